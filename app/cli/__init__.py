@@ -1,0 +1,1 @@
+"""The command line: one module per verb, found by name and imported when it is typed."""

@@ -1,0 +1,133 @@
+"""``sifdeck VERB``: finds the verb's module, turns errors into sentences and exit statuses.
+
+Nothing but click is imported before the verb is known; Textual, rich and asyncio come with
+the verb that needs them (``tests/app/test_imports.py`` holds this).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+VERBS: dict[str, str] = {
+    "pull": "app.cli.pull:pull",
+    "run": "app.cli.run:run",
+    "exec": "app.cli.run:exec_",
+    "shell": "app.cli.run:shell",
+    "inspect": "app.cli.inspect:inspect",
+    "sif": "app.cli.sif:sif",
+    "jobs": "app.cli.jobs:jobs",
+    "deck": "app.cli.deck:deck",
+}
+"""Verb -> module:attribute of its click command, in the order in which help shows them."""
+
+ALIASES = {"siftool": "sif"}
+
+
+class _Verbs(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's signature)
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        target = VERBS.get(ALIASES.get(cmd_name, cmd_name))
+        if target is None:
+            return None
+        module, _, attribute = target.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"  Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such verb: {args[0]}.{hint}")
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        click.echo(f"sifdeck version {version('sifdeck')}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Verbs,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    callback=_version,
+    expose_value=False,
+    is_eager=True,
+    help="Print the version and exit.",
+)
+@click.option("-d", "--debug", is_flag=True, help="Log what happens to standard error.")
+@click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool, quiet: bool) -> None:
+    """OCI and SIF container images, from a terminal.
+
+    Without a verb, on a terminal, the deck opens.
+    """
+    ctx.obj = {"quiet": quiet, "debug": debug}
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, format="%(relativeCreated)6d %(name)s %(message)s")
+    if ctx.invoked_subcommand is None:
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            click.echo(ctx.get_help())
+            return
+        deck = _Verbs.get_command(cli, ctx, "deck")
+        if deck:
+            ctx.invoke(deck)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    try:
+        result: Any = cli.main(args, prog_name="sifdeck", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Interrupted.", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; say nothing more, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:  # noqa: BLE001  (sorts ours from bugs, which go on)
+        return _explain(error)
+    return result if isinstance(result, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Print an error of ours in its parts and return its exit status; let others through."""
+    from backend.errors import BackendError, LaunchError, SpaceError
+
+    if isinstance(error, OSError) and error.errno in {28, 122}:  # ENOSPC, EDQUOT
+        error = SpaceError(f"no space left: {error.filename or error.strerror}")
+    if not isinstance(error, BackendError):
+        raise error
+    click.echo(f"ERROR:   {error.message}", err=True)
+    for label, text in (("why", error.why), ("kept", error.kept), ("next", error.hint)):
+        if text:
+            click.echo(f"{label + ':':8} {text}", err=True)
+    return int(error.status if isinstance(error, LaunchError) else error.exit_code)

@@ -1,0 +1,1 @@
+"""Questions that the deck asks: one modal screen per module."""

@@ -1,0 +1,21 @@
+"""Console entry point; the build installs this file as ``sifdeck/__init__.py``.
+
+A wheel holds ``app``, ``widgets`` and ``backend`` inside ``sifdeck/``, so that
+site-packages gains one name, ours.  Putting that folder first on the path makes
+ours win over any same-named package that PYTHONPATH or another distribution
+brings.  In an editable install the folder holds nothing else, and the three
+packages are found at the root of the checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120  (pathlib costs 10 ms)
+    from app.cli.main import main as run
+
+    return run()

@@ -1,0 +1,1 @@
+"""The deck's views: one screen per module."""

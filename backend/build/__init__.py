@@ -1,0 +1,1 @@
+"""Builders of Dockerfiles behind one Protocol: BuildKit, buildah, podman, docker."""

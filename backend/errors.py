@@ -1,0 +1,192 @@
+"""Every exception the back end raises on purpose.
+
+* BackendError
+  x UsageError             a reference, option or setting that makes no sense
+  x FormatError            bytes that are not what they should be
+  x ExistsError            a target that is there already
+  x NotFoundError          an image, tag, blob, file or job that is not there
+  x AuthenticationError    credentials missing, refused or expired
+  x NetworkError           no connection, or one that broke too often
+    + RegistryError        the registry answered, but not with what was asked
+  x VerificationError      bytes that do not have the digest or size they should
+  x SpaceError             no room on a file system, or no quota left
+  x LaunchError            the host could not start the container
+  x ToolError              a program we ran
+    + ToolMissingError     not on PATH
+    + ToolFailedError      exit status other than 0
+    + ToolTimeoutError     took longer than allowed
+
+The text of each is a sentence for a user.  Beside it stand three more, all optional,
+which the command line and the deck show below it: ``why`` it happened, what was ``kept``
+of the work, and the ``hint`` that says what to do next.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ExitCode(IntEnum):
+    """Exit statuses of ``sifdeck``; ``run``, ``exec`` and ``shell`` add the container's own."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    AUTHENTICATION = 10
+    NOT_FOUND = 11
+    NO_SPACE = 12
+    NETWORK = 13
+    VERIFICATION = 14
+    RUNTIME = 15
+    LAUNCH_FAILED = 125
+    CANNOT_EXECUTE = 126
+    COMMAND_NOT_FOUND = 127
+
+
+class BackendError(Exception):
+    """Base of every error below; its text is fit to show to a user.
+
+    Args:
+        message: What happened, one sentence.
+        why: The cause, as far as it is known.
+        kept: What of the work is still there and will be used by the next try.
+        hint: What the user, or an administrator, can do; may name a command.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __init__(self, message: str, *, why: str = "", kept: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.why = why
+        self.kept = kept
+        self.hint = hint
+
+
+class UsageError(BackendError):
+    """A reference, option or setting that makes no sense."""
+
+    exit_code = ExitCode.USAGE
+
+
+class FormatError(BackendError):
+    """Bytes do not hold what their name, media type or magic promises.
+
+    Args:
+        message: What is wrong, in the user's words.
+        offset: Where, in bytes from the start of the file or stream; None where it is JSON.
+        hint: As for :class:`BackendError`.
+    """
+
+    def __init__(self, message: str, *, offset: int | None = None, hint: str = "") -> None:
+        place = "" if offset is None else f" (at byte {offset})"
+        super().__init__(f"{message}{place}", hint=hint)
+        self.offset = offset
+
+
+class ExistsError(BackendError):
+    """The target is there already and may not be overwritten."""
+
+
+class NotFoundError(BackendError):
+    """An image, tag, blob, file or job that is not there."""
+
+    exit_code = ExitCode.NOT_FOUND
+
+
+class AuthenticationError(BackendError):
+    """Credentials are missing, refused or expired."""
+
+    exit_code = ExitCode.AUTHENTICATION
+
+
+class NetworkError(BackendError):
+    """No connection could be made, or it broke more often than we try again."""
+
+    exit_code = ExitCode.NETWORK
+
+
+class RegistryError(NetworkError):
+    """The registry answered, but not with what was asked for.
+
+    Args:
+        message: What it answered, in the user's words.
+        status: The HTTP status.
+        why: What the body said, bounded and escaped.
+        kept: As for :class:`BackendError`.
+        hint: As for :class:`BackendError`.
+    """
+
+    def __init__(
+        self, message: str, *, status: int, why: str = "", kept: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message, why=why, kept=kept, hint=hint)
+        self.status = status
+
+
+class VerificationError(BackendError):
+    """Bytes do not have the digest or size that they should."""
+
+    exit_code = ExitCode.VERIFICATION
+
+
+class SpaceError(BackendError):
+    """No room is left on a file system, or no quota."""
+
+    exit_code = ExitCode.NO_SPACE
+
+
+class LaunchError(BackendError):
+    """The host could not start the container; the hint names what is missing and who can fix it.
+
+    Args:
+        message: What could not be done.
+        why: As for :class:`BackendError`.
+        kept: As for :class:`BackendError`.
+        hint: As for :class:`BackendError`.
+        status: The exit status to end with: 125, or 126 and 127 for the command itself.
+    """
+
+    exit_code = ExitCode.LAUNCH_FAILED
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        why: str = "",
+        kept: str = "",
+        hint: str = "",
+        status: ExitCode = ExitCode.LAUNCH_FAILED,
+    ) -> None:
+        super().__init__(message, why=why, kept=kept, hint=hint)
+        self.status = status
+
+
+class ToolError(BackendError):
+    """A program that we ran did not do its work."""
+
+    def __init__(self, message: str, *, argv: Sequence[str], hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.argv = tuple(argv)
+
+
+class ToolMissingError(ToolError):
+    """The program is not on PATH."""
+
+
+class ToolTimeoutError(ToolError):
+    """The program took longer than it was allowed and was stopped."""
+
+
+class ToolFailedError(ToolError):
+    """The program ended with a status other than 0."""
+
+    def __init__(self, *, argv: Sequence[str], status: int, stderr: str) -> None:
+        last = stderr.strip().splitlines()[-1:] or ["it printed nothing"]
+        super().__init__(f"{argv[0]} ended with status {status}: {last[0]}", argv=argv)
+        self.status = status
+        self.stderr = stderr

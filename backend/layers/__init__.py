@@ -1,0 +1,1 @@
+"""Layers: tar streams, whiteouts, and squashing many layers into one tree."""

@@ -1,0 +1,60 @@
+"""Where sifdeck keeps things; the only module that knows the XDG folders.
+
+``platformdirs`` answers, unless a variable names another place: ``SIFDECK_CACHE_DIR``
+(else ``SINGULARITY_CACHEDIR`` or ``APPTAINER_CACHEDIR``, in which we take a folder of our
+own), ``SIFDECK_STATE_DIR``, ``SIFDECK_CONFIG_DIR``.  Nothing is created here.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from backend.settings import variable
+
+APP = "sifdeck"
+
+
+def cache_home() -> Path:
+    """Return the folder whose whole content may be deleted at any time."""
+    own = os.environ.get("SIFDECK_CACHE_DIR") or os.environ.get("SIFDECK_CACHEDIR")
+    if own:
+        return Path(own)
+    if shared := variable("CACHEDIR"):
+        return Path(shared) / APP
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir(APP))
+
+
+def state_home() -> Path:
+    """Return the folder of jobs, logs and what the deck remembers."""
+    if own := os.environ.get("SIFDECK_STATE_DIR"):
+        return Path(own)
+    import platformdirs
+
+    return Path(platformdirs.user_state_dir(APP))
+
+
+def config_home() -> Path:
+    """Return the folder of the user's ``config.toml``."""
+    if own := os.environ.get("SIFDECK_CONFIG_DIR"):
+        return Path(own)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir(APP))
+
+
+def site_config() -> Path:
+    """Return the site's configuration file, which need not exist."""
+    return Path(os.environ.get("SIFDECK_SITE_CONFIG") or "/etc/sifdeck/config.toml")
+
+
+def singularity_home() -> Path:
+    """Return SingularityCE's configuration folder, where its registry logins are."""
+    return Path(os.environ.get("SINGULARITY_CONFIGDIR") or "~/.singularity").expanduser()
+
+
+def jobs_home() -> Path:
+    """Return the folder with one folder per job."""
+    return state_home() / "jobs"

@@ -1,0 +1,1 @@
+"""Registries: the distribution API, its challenges and tokens, and where credentials are kept."""

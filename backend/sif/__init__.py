@@ -1,0 +1,1 @@
+"""SIF files: header and descriptors, OCI-SIF, and the texts that siftool prints of them."""

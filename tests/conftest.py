@@ -1,0 +1,28 @@
+"""Keep the tests away from the developer's own files, logins and proxies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_FOREIGN = ("SIFDECK_", "SINGULARITY", "APPTAINER", "XDG_", "DOCKER_", "REGISTRY_", "CONTAINERS_")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "BUILDKIT_HOST", "TMUX")
+
+
+@pytest.fixture(autouse=True)
+def clean_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give each test a home of its own and an environment without options of ours."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN) or name.upper() in _PROXIES:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("TZ", "UTC")
+    return home
