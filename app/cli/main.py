@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from backend.version import __version__
+
 VERBS: dict[str, str] = {
     "pull": "app.cli.pull:pull",
     "run": "app.cli.run:run",
@@ -56,9 +58,7 @@ class _Verbs(click.Group):
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if value:
-        from importlib.metadata import version
-
-        click.echo(f"sifdeck version {version('sifdeck')}")
+        click.echo(f"sifdeck version {__version__}")
         ctx.exit()
 
 

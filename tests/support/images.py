@@ -175,7 +175,10 @@ def write_layout(folder: Path, made: MadeImage, tag: str = "latest") -> Path:
 
 
 BUSYBOX = shutil.which("busybox") or "/bin/busybox"
-APPLETS = "sh ls cat id env echo pwd sleep true false mkdir rm touch stat mount kill tty stty test wc head ps dd"
+APPLETS = (
+    "sh ls cat id env echo pwd sleep true false mkdir rm touch stat mount kill tty stty test wc "
+    "head ps dd"
+)
 
 
 def busybox_layer() -> bytes:
