@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.registry import locked_registry, registry
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+__all__ = ["clean_home", "locked_registry", "registry"]  # fixtures for every test
 
 _FOREIGN = ("SIFDECK_", "SINGULARITY", "APPTAINER", "XDG_", "DOCKER_", "REGISTRY_", "CONTAINERS_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "BUILDKIT_HOST", "TMUX")
