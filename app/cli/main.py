@@ -9,11 +9,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from backend.version import __version__
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VERBS: dict[str, str] = {
     "pull": "app.cli.pull:pull",
@@ -83,7 +86,7 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool) -> None:
 
     Without a verb, on a terminal, the deck opens.
     """
-    ctx.obj = {"quiet": quiet, "debug": debug}
+    ctx.obj = {"argv": (), "job": None} | (ctx.obj or {}) | {"quiet": quiet, "debug": debug}
     if debug:
         import logging
 
@@ -97,10 +100,17 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool) -> None:
             ctx.invoke(deck)
 
 
-def main(args: list[str] | None = None) -> int:
-    """Run the command line and return its exit status."""
+def main(args: list[str] | None = None, *, job: Path | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Args:
+        args: The arguments; None means those of the process.
+        job: The folder of the job that this command is; None when a person waits for it.
+    """
+    argv = sys.argv[1:] if args is None else args
+    known = {"argv": tuple(argv), "job": job}
     try:
-        result: Any = cli.main(args, prog_name="sifdeck", standalone_mode=False)
+        result: Any = cli.main(argv, prog_name="sifdeck", standalone_mode=False, obj=known)
     except click.exceptions.Abort:
         click.echo("Interrupted.", err=True)
         return 130

@@ -1,0 +1,80 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backend.jobs.record import JobKind
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print lines of JSON on standard output."
+)
+
+
+def job_option(
+    title: str, *, kind: JobKind = "network"
+) -> Callable[[Callable[P, R]], Callable[P, R | int]]:
+    """Add ``--job`` and ``--after`` to a verb: the same command, as a recorded, detached job.
+
+    The function below the decorator is called only without ``--job``, or inside the job.
+
+    Args:
+        title: The parameter of the verb whose value names the job, such as ``reference``.
+        kind: What the job mostly waits for.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R | int]:
+        @functools.wraps(function)
+        def verb(*args: P.args, **kwargs: P.kwargs) -> R | int:
+            job, after = kwargs.pop("job"), kwargs.pop("after")
+            ctx = click.get_current_context()
+            if not job or (ctx.obj or {}).get("job"):
+                return function(*args, **kwargs)
+            values = after if isinstance(after, tuple) else ()
+            return start_job(ctx, title=_text(kwargs.get(title)), kind=kind, after=values)
+
+        verb = click.option(
+            "--after",
+            type=click.IntRange(min=1),
+            multiple=True,
+            metavar="N",
+            help="With --job: begin when job N has ended well.",
+        )(verb)
+        return click.option(
+            "--job", is_flag=True, help="Do it in the background, as a job; print its number."
+        )(verb)
+
+    return decorate
+
+
+def _text(value: object) -> str:
+    """Return a parameter's value as the user would write it."""
+    if isinstance(value, tuple | list):
+        return " ".join(str(part) for part in value)
+    return "" if value is None else str(value)
+
+
+def start_job(ctx: click.Context, *, title: str, kind: JobKind, after: tuple[int, ...]) -> int:
+    """Start the command line that we are as a job and print the job's number."""
+    from backend.jobs import Jobs
+    from backend.paths import jobs_home
+
+    job = Jobs(jobs_home()).start(ctx.obj["argv"], title=title, kind=kind, after=after)
+    if ctx.params.get("as_json"):
+        import json
+
+        click.echo(json.dumps({"job": job.number, "folder": str(job.folder)}))
+    else:
+        click.echo(job.number)
+        if not ctx.obj["quiet"]:
+            click.echo(f"INFO:    Job {job.number}: sifdeck jobs log -f {job.number}", err=True)
+    return 0

@@ -1,0 +1,346 @@
+"""How every verb tells what it does: bars on a terminal, lines elsewhere, JSON, a job's record.
+
+    with reporting(ctx, verb="pull", title=reference, target=str(path), as_json=as_json) as report:
+        pull_image(..., report=report)
+        report(Finished(path=...))
+
+The verb reports ``Finished`` itself, because it knows what it made; an error that leaves the
+block is reported as ``Failed`` and goes on, so that ``main`` prints it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+import click
+
+from backend.errors import BackendError, ExitCode, LaunchError
+from backend.escape import one_line, printable
+from backend.events import (
+    Blob,
+    Event,
+    Failed,
+    Finished,
+    Note,
+    Output,
+    Phase,
+    Report,
+    Resolved,
+    Started,
+    Step,
+    encode,
+)
+from backend.progress import Progress, Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from types import FrameType
+
+_PLAIN_PERIOD_S = 10.0
+"""Seconds between two lines that only say how far it is, where there is no terminal."""
+
+_STATES = {
+    "exists": "already in the cache",
+    "downloading": "downloading",
+    "retry": "trying again",
+    "verifying": "verifying",
+    "done": "done",
+    "failed": "failed",
+}
+
+
+class Drawing(Protocol):
+    """Something that shows events as they come; used by several threads, one at a time."""
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+
+
+@contextmanager
+def reporting(
+    ctx: click.Context, *, verb: str, title: str, target: str = "", as_json: bool = False
+) -> Iterator[Report]:
+    """Give the verb its ``report`` and show what it says in the way that fits.
+
+    Inside a job the events go to the job's record and plain lines to its log; with
+    ``as_json`` they are lines of JSON on standard output; with ``-q`` nothing is shown; on a
+    terminal there are bars; elsewhere one line for each change.
+
+    SIGTERM and SIGHUP end the block like Ctrl-C does, so that temporary files are removed.
+
+    Args:
+        ctx: The verb's context.
+        verb: ``pull``, ``build`` ...
+        title: What it works on, as the user named it.
+        target: The file it writes; empty when it writes none.
+        as_json: What ``--json`` says.
+    """
+    settings = ctx.obj if isinstance(ctx.obj, dict) else {}
+    job: Path | None = settings.get("job")
+    lock = threading.Lock()
+    with ExitStack() as stack:
+        drawings = _drawings(stack, job=job, as_json=as_json, quiet=bool(settings.get("quiet")))
+
+        def report(event: Event) -> None:
+            with lock:
+                for drawing in drawings:
+                    drawing.show(event)
+
+        stack.enter_context(_orderly_end())
+        report(Started(verb=verb, title=title, target=target))
+        try:
+            yield report
+        except BaseException as error:
+            if failed := _failed(error):
+                report(failed)
+            raise
+
+
+def _failed(error: BaseException) -> Failed | None:
+    """Return the event that tells of an error; None for a bug of ours, which tells itself."""
+    match error:
+        case BackendError():
+            status = error.status if isinstance(error, LaunchError) else error.exit_code
+            return Failed(
+                message=error.message,
+                why=error.why,
+                kept=error.kept,
+                hint=error.hint,
+                exit_code=int(status),
+            )
+        case OSError():
+            return Failed(message=str(error), exit_code=int(ExitCode.FAILED))
+        case KeyboardInterrupt() | click.Abort():
+            return Failed(message="Interrupted", exit_code=128 + signal.SIGINT)
+        case SystemExit():
+            code = error.code if isinstance(error.code, int) else int(ExitCode.FAILED)
+            return Failed(message="Interrupted", exit_code=code) if code else None
+        case _:
+            return None
+
+
+@contextmanager
+def _orderly_end() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, unless the caller ignores them (nohup)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler == signal.SIG_DFL:
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _drawings(stack: ExitStack, *, job: Path | None, as_json: bool, quiet: bool) -> list[Drawing]:
+    """Return who shows the events; the stack closes them."""
+    drawings: list[Drawing] = []
+    if job is not None:
+        drawings += [_Lines.appending(job / "events.jsonl"), _Plain(sys.stderr)]
+    elif as_json:
+        drawings.append(_Lines(sys.stdout))
+    elif quiet:
+        pass
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from app.cli.bars import Bars
+
+        drawings.append(Bars(sys.stderr))
+    else:
+        drawings.append(_Plain(sys.stderr))
+    for drawing in drawings:
+        stack.callback(drawing.close)
+    return drawings
+
+
+class _Lines:
+    """Events as lines of JSON, snapshots at most five a second."""
+
+    def __init__(self, out: TextIO, *, owned: bool = False) -> None:
+        self._out = out
+        self._owned = owned
+        self._throttle = Throttle(self._write)
+
+    @classmethod
+    def appending(cls, path: Path) -> _Lines:
+        """Write to a file that only its owner may read."""
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return cls(os.fdopen(number, "a", encoding="utf-8"), owned=True)
+
+    def show(self, event: Event) -> None:
+        self._throttle(event)
+
+    def close(self) -> None:
+        self._throttle.flush()
+        if self._owned:
+            self._out.close()
+
+    def _write(self, event: Event) -> None:
+        # One write for one line: whoever follows the file never sees half of it for long.
+        self._out.write(encode(event) + "\n")
+        self._out.flush()
+
+
+class _Plain:
+    """One line for each change of state, and one now and then that says how far it is."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._progress = Progress()
+        self._states: dict[tuple[str, str], str] = {}
+        self._spoke = time.monotonic()
+
+    def show(self, event: Event) -> None:
+        self._progress.feed(event)
+        for line in self._lines(event):
+            self._say(line)
+        if time.monotonic() - self._spoke > _PLAIN_PERIOD_S and (line := _how_far(self._progress)):
+            self._say(f"INFO:    {line}")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        self._out.write(line + "\n")
+        self._out.flush()
+
+    def _lines(self, event: Event) -> list[str]:
+        if isinstance(event, Output):
+            return [output_line(event)]
+        if isinstance(event, Step):
+            return step_lines(event)
+        if isinstance(event, Note):
+            return [note_line(event)]
+        if isinstance(event, Blob | Phase):
+            return self._changed(event)
+        text = headline(event)
+        return [f"INFO:    {text}"] if text else []
+
+    def _changed(self, event: Blob | Phase) -> list[str]:
+        name = f"{event.role} {event.index}" if isinstance(event, Blob) else event.name
+        key = (event.kind, name)
+        # A retry is said each time, with its note.
+        state = event.state + (event.note if isinstance(event, Blob) else "")
+        if self._states.get(key) == state or event.state == "waiting":
+            return []
+        self._states[key] = state
+        text = _phase_text(event) if isinstance(event, Phase) else self._blob_text(event)
+        return [f"INFO:    {text}"] if text else []
+
+    def _blob_text(self, blob: Blob) -> str:
+        total = sum(other.role == blob.role for other in self._progress.blobs.values())
+        place = f"{blob.role} {blob.index + 1}/{total}" if blob.role == "layer" else blob.role
+        note = f" ({one_line(blob.note)})" if blob.note else ""
+        size = f", {size_text(blob.size)}" if blob.state != "verifying" else ""
+        return f"{place} {short_digest(blob.digest)}: {_STATES[blob.state]}{size}{note}"
+
+
+def headline(event: Event) -> str:
+    """Return the sentence for an event that concerns the whole operation; empty for none."""
+    match event:
+        case Started():
+            target = f" -> {one_line(event.target)}" if event.target else ""
+            return f"{event.verb.capitalize()} {one_line(event.title)}{target}"
+        case Resolved():
+            return (
+                f"{one_line(event.reference)} is {short_digest(event.digest)} "
+                f"({one_line(event.platform)}, {size_text(event.total)})"
+            )
+        case Finished(path=path) if path:
+            return f"Complete: {one_line(path)} ({size_text(event.size)})"
+        case _:
+            return ""
+
+
+def note_line(note: Note) -> str:
+    """Return a note as SingularityCE prints its messages."""
+    label = "INFO:   " if note.level == "info" else "WARNING:"
+    return f"{label} {printable(note.text)}"
+
+
+def step_lines(step: Step) -> list[str]:
+    """Return what changed about a build step, in BuildKit's plain form."""
+    total = f"/{step.total}" if step.total else ""
+    head = f"#{step.number} [{step.number}{total}] {one_line(step.name)}"
+    match step.state:
+        case "waiting":
+            return []
+        case "running":
+            return [head]
+        case "cached":
+            return [head, f"#{step.number} CACHED"]
+        case "done":
+            return [f"#{step.number} DONE {step.seconds:.1f}s"]
+        case "failed":
+            where = f" (line {step.line} of the Dockerfile)" if step.line else ""
+            return [f"#{step.number} ERROR{where}: {one_line(step.error)}"]
+
+
+def output_line(output: Output) -> str:
+    """Return a line of a build step's output with the step's number before it."""
+    text = one_line(output.text.expandtabs())
+    return f"#{output.step} {text}" if output.step else text
+
+
+def _phase_text(phase: Phase) -> str:
+    if phase.state == "running":
+        return f"{one_line(phase.name)} ..."
+    if phase.unit == "bytes" and phase.total:
+        return f"{one_line(phase.name)}: done ({size_text(phase.total)})"
+    return f"{one_line(phase.name)}: done"
+
+
+def _how_far(progress: Progress) -> str:
+    """Return one line about the transfer, else the phase, else the step that runs."""
+    if progress.total and progress.done < progress.total:
+        eta = f", {duration(progress.eta_s)} left" if progress.eta_s is not None else ""
+        return (
+            f"{size_text(progress.done)} of {size_text(progress.total)} "
+            f"({size_text(progress.rate)}/s{eta})"
+        )
+    if (phase := progress.phase) and phase.total:
+        return f"{one_line(phase.name)}: {100 * phase.done // phase.total} %"
+    if step := progress.step:
+        return f"#{step.number} is still running: {one_line(step.name, limit=60)}"
+    return ""
+
+
+def size_text(size: float) -> str:
+    """Return bytes as ``28.2 MB``, decimal as registries and disks count."""
+    if size < 1000:
+        return f"{int(size)} B"
+    for unit in ("kB", "MB", "GB", "TB"):
+        size /= 1000
+        if size < 999.95 or unit == "TB":
+            break
+    return f"{size:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``00:17``, ``04:51`` or ``1:02:03``."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def short_digest(digest: str) -> str:
+    """Return the first twelve characters of a digest's hexadecimal part."""
+    return one_line(digest.partition(":")[2][:12] or digest[:12])
