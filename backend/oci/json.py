@@ -90,4 +90,6 @@ def load(data: bytes, what: str) -> Node:
 
 def dump(value: object) -> bytes:
     """Return compact JSON with the keys in the order given, as ggcr writes it."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    # A lone surrogate, which JSON can name and UTF-8 cannot hold, becomes its escape again.
+    return text.encode(errors="backslashreplace")

@@ -14,6 +14,7 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_SCHEMA1 = "application/vnd.docker.distribution.manifest.v1+prettyjws"
 SQUASHFS_LAYER = "application/vnd.sylabs.image.layer.v1.squashfs"
 EXT3_LAYER = "application/vnd.sylabs.image.layer.v1.ext3"
+DATA_CONTAINER = "application/vnd.sylabs.data-container.v1"
 SIF_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 SIF_LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
 

@@ -1,1 +1,1 @@
-"""SIF files: header and descriptors, OCI-SIF, and the texts that siftool prints of them."""
+"""SIF files: the format, OCI-SIF and native images in it, and the texts of ``sifdeck sif``."""
