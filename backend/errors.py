@@ -24,10 +24,11 @@ of the work, and the ``hint`` that says what to do next.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, ClassVar
 
+TYPE_CHECKING = False  # the launcher of containers imports this; typing would cost it 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import ClassVar
 
 
 class ExitCode(IntEnum):
@@ -65,6 +66,17 @@ class BackendError(Exception):
         self.why = why
         self.kept = kept
         self.hint = hint
+
+
+def explain(error: BackendError) -> str:
+    """Return the lines that tell a user what happened, why, what was kept and what to do."""
+    labelled = (("why", error.why), ("kept", error.kept), ("next", error.hint))
+    return "\n".join(
+        [
+            f"ERROR:   {error.message}",
+            *(f"{label + ':':8} {text}" for label, text in labelled if text),
+        ]
+    )
 
 
 class UsageError(BackendError):
@@ -105,9 +117,29 @@ class AuthenticationError(BackendError):
 
 
 class NetworkError(BackendError):
-    """No connection could be made, or it broke more often than we try again."""
+    """No connection could be made, or it broke more often than we try again.
+
+    Args:
+        message: As for :class:`BackendError`.
+        why: As for :class:`BackendError`.
+        kept: As for :class:`BackendError`.
+        hint: As for :class:`BackendError`.
+        transient: Whether the same request may succeed a moment later.
+    """
 
     exit_code = ExitCode.NETWORK
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        why: str = "",
+        kept: str = "",
+        hint: str = "",
+        transient: bool = False,
+    ) -> None:
+        super().__init__(message, why=why, kept=kept, hint=hint)
+        self.transient = transient
 
 
 class RegistryError(NetworkError):
@@ -115,17 +147,25 @@ class RegistryError(NetworkError):
 
     Args:
         message: What it answered, in the user's words.
-        status: The HTTP status.
+        status: The HTTP status; some of them are worth another try.
         why: What the body said, bounded and escaped.
-        kept: As for :class:`BackendError`.
         hint: As for :class:`BackendError`.
+        retry_after_s: How many seconds the registry asked us to wait; None when it did not.
     """
 
     def __init__(
-        self, message: str, *, status: int, why: str = "", kept: str = "", hint: str = ""
+        self,
+        message: str,
+        *,
+        status: int,
+        why: str = "",
+        hint: str = "",
+        retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(message, why=why, kept=kept, hint=hint)
+        transient = status in {408, 425, 429, 500, 502, 503, 504}
+        super().__init__(message, why=why, hint=hint, transient=transient)
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class VerificationError(BackendError):

@@ -130,14 +130,11 @@ def main(args: list[str] | None = None, *, job: Path | None = None) -> int:
 
 def _explain(error: Exception) -> int:
     """Print an error of ours in its parts and return its exit status; let others through."""
-    from backend.errors import BackendError, LaunchError, SpaceError
+    from backend.errors import BackendError, LaunchError, SpaceError, explain
 
     if isinstance(error, OSError) and error.errno in {28, 122}:  # ENOSPC, EDQUOT
         error = SpaceError(f"no space left: {error.filename or error.strerror}")
     if not isinstance(error, BackendError):
         raise error
-    click.echo(f"ERROR:   {error.message}", err=True)
-    for label, text in (("why", error.why), ("kept", error.kept), ("next", error.hint)):
-        if text:
-            click.echo(f"{label + ':':8} {text}", err=True)
+    click.echo(explain(error), err=True)
     return int(error.status if isinstance(error, LaunchError) else error.exit_code)
