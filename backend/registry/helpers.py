@@ -1,0 +1,53 @@
+"""Docker's credential helpers: programs ``docker-credential-NAME`` that keep secrets.
+
+The protocol is that of docker-credential-helpers: the verb is the argument, the key or a
+JSON object goes to stdin, the answer is JSON on stdout.  Secrets are never arguments.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+
+from backend.errors import FormatError, ToolError, ToolFailedError
+from backend.escape import one_line
+from backend.oci.json import load
+from backend.process import run_tool
+from backend.registry.secret import Secret
+
+_log = logging.getLogger(__name__)
+
+_TIMEOUT_S = 10.0
+"""A helper may wait for an unlocked keyring that nobody is there to unlock."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelperLogin:
+    """What a helper knows about one key."""
+
+    username: str
+    secret: Secret
+
+
+async def get(name: str, key: str) -> HelperLogin | None:
+    """Return what the helper ``name`` has for ``key``, or None; a broken helper has nothing."""
+    try:
+        answer = load((await _run(name, "get", key)).encode(), f"docker-credential-{name}'s answer")
+        username, secret = answer.need("Username").text(), answer.need("Secret").text()
+    except ToolFailedError:
+        return None  # how a helper says that it does not know the key
+    except (ToolError, FormatError) as error:
+        _log.warning("docker-credential-%s: %s", one_line(name, limit=40), error)
+        return None
+    return HelperLogin(username=username, secret=Secret(secret)) if secret else None
+
+
+async def _run(name: str, verb: str, stdin: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise FormatError(f"{one_line(name, limit=40)!r} is no name of a credential helper")
+    argv = [f"docker-credential-{name}", verb]
+    done = await run_tool(argv, timeout_s=_TIMEOUT_S, stdin=stdin.encode())
+    return done.stdout
