@@ -1,0 +1,633 @@
+"""Everything the deck can do, in one table: keys, words, help, and the command line that does it.
+
+Bindings, footer, palette, ``?`` help, ``sifdeck keys`` and the key sheet in the README are all
+made from :data:`ACTIONS`.  An action that works on something names the command line for it,
+in our words and in SingularityCE's; the words in braces are what the cursor is on.  Nothing
+here imports Textual: the command line prints this table too.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+View = Literal[
+    "deck", "list", "images", "image", "registries", "jobs", "job", "log", "running", "doctor"
+]
+"""Where an action is offered: ``deck`` everywhere, ``list`` and ``log`` where one has the focus."""
+
+VIEWS: Mapping[View, str] = {
+    "images": "Images",
+    "registries": "Registries",
+    "jobs": "Jobs",
+    "running": "Running",
+    "doctor": "Doctor",
+}
+"""The five views, in the order of their keys 1 to 5."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandLine:
+    """What to type to get the same.
+
+    Attributes:
+        argv: Arguments of ``sifdeck``.
+        singularity: Arguments of ``singularity``; empty when it has no such command.
+    """
+
+    argv: tuple[str, ...]
+    singularity: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return shlex.join(("sifdeck", *self.argv))
+
+    @property
+    def elsewhere(self) -> str:
+        """The same for SingularityCE; empty when it cannot do it."""
+        return shlex.join(("singularity", *self.singularity)) if self.singularity else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """One thing that can be done.
+
+    Attributes:
+        id: ``VIEW.NAME``, by which ``[keys]`` in config.toml binds it anew.
+        keys: Textual's names; the first is shown.  None: only in the palette.
+        label: One or two words, for the footer and the palette.
+        help: One sentence.
+        argv: Arguments of ``sifdeck``, ``{image}`` and others to be filled in; what only
+            moves about on the screen has those of its view.
+        singularity: The same for ``singularity``; empty when it cannot do it.
+        footer: Its place in the footer, from 1; 0 leaves it out.
+        writes: Whether it changes anything: greyed out in ``--readonly``.
+    """
+
+    id: str
+    keys: tuple[str, ...] = ()
+    label: str
+    help: str
+    argv: tuple[str, ...] = ()
+    singularity: tuple[str, ...] = ()
+    footer: int = 0
+    writes: bool = False
+
+    @property
+    def view(self) -> str:
+        """Where it is offered."""
+        return self.id.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """What the method that does it is called, after ``action_``."""
+        return self.id.partition(".")[2]
+
+    def command(self, subject: Mapping[str, str]) -> CommandLine:
+        """Return its command line with ``{image}`` and others filled in.
+
+        A word whose subject is missing stays as a word in capitals, as a manual would have it.
+        """
+        return CommandLine(
+            argv=_fill(self.argv or HOME[self.view], subject),
+            singularity=_fill(self.singularity, subject),
+        )
+
+
+def _fill(words: tuple[str, ...], subject: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(
+        subject.get(word[1:-1], word[1:-1].upper()) if word.startswith("{") else word
+        for word in words
+    )
+
+
+HOME: Mapping[str, tuple[str, ...]] = {
+    "deck": ("deck",),
+    "list": ("ls",),
+    "images": ("ls",),
+    "image": ("inspect", "{image}"),
+    "registries": ("tags", "{repository}"),
+    "jobs": ("jobs",),
+    "job": ("jobs", "log", "{job}"),
+    "log": ("jobs", "log", "{job}"),
+    "running": ("instance", "list"),
+    "doctor": ("doctor",),
+}
+"""The command line that prints what a view shows."""
+
+_OCI = "--oci"
+
+ACTIONS: tuple[Action, ...] = (
+    # Everywhere
+    Action(
+        id="deck.images",
+        keys=("1",),
+        label="Images",
+        help="Go to the images on this machine.",
+        argv=("ls",),
+    ),
+    Action(
+        id="deck.registries",
+        keys=("2",),
+        label="Registries",
+        help="Go to the registries, their repositories and tags.",
+        argv=("tags", "{repository}"),
+    ),
+    Action(
+        id="deck.jobs",
+        keys=("3",),
+        label="Jobs",
+        help="Go to the pulls, builds and conversions, running and ended.",
+        argv=("jobs",),
+    ),
+    Action(
+        id="deck.running",
+        keys=("4",),
+        label="Running",
+        help="Go to the containers that run on this host.",
+        argv=("instance", "list"),
+        singularity=("instance", "list"),
+    ),
+    Action(
+        id="deck.doctor",
+        keys=("5",),
+        label="Doctor",
+        help="See what this host can do, and what it lacks for the rest.",
+        argv=("doctor",),
+    ),
+    Action(
+        id="deck.pull",
+        keys=("p",),
+        label="Pull",
+        help="Pull an image into one file; what the cursor is on is filled in.",
+        argv=("pull", "{reference}"),
+        singularity=("pull", _OCI, "{reference}"),
+        footer=3,
+        writes=True,
+    ),
+    Action(
+        id="deck.build",
+        keys=("b",),
+        label="Build",
+        help="Build an image from a Dockerfile.",
+        argv=("build", "{target}", "{dockerfile}"),
+        singularity=("build", _OCI, "{target}", "{dockerfile}"),
+        writes=True,
+    ),
+    Action(
+        id="deck.copy",
+        keys=("y",),
+        label="Copy",
+        help="Copy the command line that is shown, or the text that is selected.",
+    ),
+    Action(
+        id="deck.palette",
+        keys=("ctrl+p", "colon"),
+        label="Commands",
+        help="Find any command by typing a part of its name.",
+        argv=("--help",),
+    ),
+    Action(
+        id="deck.help",
+        keys=("question_mark", "f1"),
+        label="Help",
+        help="Show the keys that work here.",
+        argv=("keys",),
+        footer=99,
+    ),
+    Action(
+        id="deck.refresh",
+        keys=("ctrl+r",),
+        label="Refresh",
+        help="Read again what is shown; needed only on network file systems.",
+    ),
+    Action(id="deck.redraw", keys=("ctrl+l",), label="Redraw", help="Draw the whole screen again."),
+    Action(
+        id="deck.zoom",
+        keys=("z",),
+        label="Zoom",
+        help="Give the pane that has the focus the whole screen, and back.",
+    ),
+    Action(
+        id="deck.jump",
+        keys=("ctrl+o",),
+        label="Jump",
+        help="Show a letter on every pane and field, and go to the one typed.",
+    ),
+    Action(
+        id="deck.next_pane", keys=("tab",), label="Next pane", help="Go to the next pane or field."
+    ),
+    Action(
+        id="deck.previous_pane",
+        keys=("shift+tab",),
+        label="Pane before",
+        help="Go to the pane or field before.",
+    ),
+    Action(
+        id="deck.mouse",
+        label="Mouse on or off",
+        help="Leave the mouse to the terminal, to select text with it; or take it back.",
+    ),
+    Action(id="deck.theme", label="Theme", help="Choose the colours."),
+    Action(
+        id="deck.notices",
+        label="Notices",
+        help="Show what the deck said since it was started.",
+        argv=("jobs",),
+    ),
+    Action(
+        id="deck.back",
+        keys=("escape",),
+        label="Back",
+        help="Close what is open; clear the filter, then the marks.",
+    ),
+    Action(
+        id="deck.quit",
+        keys=("q", "ctrl+q"),
+        label="Quit",
+        help="Leave the deck; jobs go on.",
+    ),
+    # Lists
+    Action(id="list.down", keys=("down", "j"), label="Down", help="Go to the next row."),
+    Action(id="list.up", keys=("up", "k"), label="Up", help="Go to the row before."),
+    Action(
+        id="list.page_down",
+        keys=("pagedown", "ctrl+d"),
+        label="Page down",
+        help="Go one screen down.",
+    ),
+    Action(id="list.page_up", keys=("pageup", "ctrl+u"), label="Page up", help="Go one screen up."),
+    Action(id="list.top", keys=("home", "g"), label="First", help="Go to the first row."),
+    Action(id="list.bottom", keys=("end", "G"), label="Last", help="Go to the last row."),
+    Action(id="list.open", keys=("enter",), label="Open", help="Open what the cursor is on."),
+    Action(
+        id="list.mark",
+        keys=("space",),
+        label="Mark",
+        help="Mark the row; an action then works on all marked rows.",
+    ),
+    Action(
+        id="list.mark_all",
+        keys=("asterisk", "ctrl+a"),
+        label="Mark all",
+        help="Mark every row that the filter shows, or none.",
+    ),
+    # Images
+    Action(
+        id="images.open",
+        keys=("i",),
+        label="Inspect",
+        help="Look inside: descriptors, configuration, layers, files.",
+        argv=("inspect", "{image}"),
+        singularity=("inspect", "{image}"),
+        footer=1,
+    ),
+    Action(
+        id="images.run",
+        keys=("r",),
+        label="Run",
+        help="Run the image in this terminal; the deck comes back when it ends.",
+        argv=("run", "{image}"),
+        singularity=("run", _OCI, "{image}"),
+        footer=2,
+    ),
+    Action(
+        id="images.shell",
+        keys=("s",),
+        label="Shell",
+        help="Open a shell in the image, in this terminal.",
+        argv=("shell", "{image}"),
+        singularity=("shell", _OCI, "{image}"),
+        footer=4,
+    ),
+    Action(
+        id="images.convert",
+        keys=("c",),
+        label="Convert",
+        help="Write the image in another format, or compressed otherwise.",
+        argv=("convert", "{image}", "{target}"),
+        writes=True,
+    ),
+    Action(
+        id="images.push",
+        keys=("P",),
+        label="Push",
+        help="Upload the image to a registry.",
+        argv=("push", "{image}", "{reference}"),
+        singularity=("push", "{image}", "{reference}"),
+        writes=True,
+    ),
+    Action(
+        id="images.delete",
+        keys=("d", "delete"),
+        label="Delete",
+        help="Move the file, or all marked ones, to the trash of its folder.",
+        argv=("rm", "{image}"),
+        footer=7,
+        writes=True,
+    ),
+    Action(
+        id="images.filter",
+        keys=("slash", "ctrl+f"),
+        label="Filter",
+        help="Show only rows with these words; !word for without, ~wrd for letters in between.",
+        argv=("ls", "--filter", "{words}"),
+        footer=5,
+    ),
+    Action(
+        id="images.sort",
+        keys=("o",),
+        label="Sort",
+        help="Sort by a column; the same column again turns it round.",
+        argv=("ls", "--sort", "{column}"),
+        footer=6,
+    ),
+    # One image
+    Action(
+        id="image.next_tab",
+        keys=("right_square_bracket",),
+        label="Next tab",
+        help="Show the next part of the image.",
+        footer=1,
+    ),
+    Action(
+        id="image.previous_tab",
+        keys=("left_square_bracket",),
+        label="Tab before",
+        help="Show the part before.",
+        footer=2,
+    ),
+    Action(
+        id="image.run",
+        keys=("r",),
+        label="Run",
+        help="Run the image in this terminal; the deck comes back when it ends.",
+        argv=("run", "{image}"),
+        singularity=("run", _OCI, "{image}"),
+        footer=4,
+    ),
+    Action(
+        id="image.shell",
+        keys=("s",),
+        label="Shell",
+        help="Open a shell in the image, in this terminal.",
+        argv=("shell", "{image}"),
+        singularity=("shell", _OCI, "{image}"),
+        footer=5,
+    ),
+    # Registries
+    Action(
+        id="registries.open",
+        keys=("i",),
+        label="Manifest",
+        help="Show the image behind the tag: platforms, layers, configuration.",
+        argv=("inspect", "{reference}"),
+        footer=2,
+    ),
+    Action(
+        id="registries.add",
+        keys=("a",),
+        label="Add",
+        help="Add a registry or a repository to the list.",
+        argv=("tags", "{repository}"),
+        footer=4,
+    ),
+    Action(
+        id="registries.login",
+        keys=("l",),
+        label="Login",
+        help="Log in to the registry; the password is never shown, logged or put in a command.",
+        argv=("registry", "login", "{registry}"),
+        singularity=("registry", "login", "{registry}"),
+        footer=5,
+        writes=True,
+    ),
+    Action(
+        id="registries.logout",
+        keys=("L",),
+        label="Logout",
+        help="Forget the login of the registry.",
+        argv=("registry", "logout", "{registry}"),
+        singularity=("registry", "logout", "{registry}"),
+        writes=True,
+    ),
+    Action(
+        id="registries.delete",
+        keys=("d", "delete"),
+        label="Forget",
+        help="Take the repository from the list; nothing is deleted at the registry.",
+    ),
+    Action(
+        id="registries.filter",
+        keys=("slash", "ctrl+f"),
+        label="Filter",
+        help="Show only tags with these words; !word for without, ~wrd for letters in between.",
+        argv=("tags", "--filter", "{words}", "{repository}"),
+        footer=6,
+    ),
+    Action(
+        id="registries.sort",
+        keys=("o",),
+        label="Sort",
+        help="Sort by a column; the same column again turns it round.",
+        footer=7,
+    ),
+    # Jobs
+    Action(
+        id="jobs.open",
+        keys=("l", "i"),
+        label="Log",
+        help="Show everything the job printed.",
+        argv=("jobs", "log", "{job}"),
+        footer=1,
+    ),
+    Action(
+        id="jobs.cancel",
+        keys=("x",),
+        label="Cancel",
+        help="End the job, or all marked ones; what was downloaded is kept.",
+        argv=("jobs", "cancel", "{job}"),
+        footer=4,
+        writes=True,
+    ),
+    Action(
+        id="jobs.retry",
+        keys=("R",),
+        label="Retry",
+        help="Start the job again; what was downloaded is not downloaded again.",
+        argv=("jobs", "retry", "{job}"),
+        footer=5,
+        writes=True,
+    ),
+    Action(
+        id="jobs.error",
+        keys=("e",),
+        label="Error",
+        help="Say why the job failed, what was kept, and what to do next.",
+        argv=("jobs", "log", "{job}"),
+    ),
+    Action(
+        id="jobs.clear",
+        keys=("K",),
+        label="Clear",
+        help="Forget the jobs that have ended.",
+        argv=("jobs", "clear"),
+        footer=6,
+        writes=True,
+    ),
+    Action(
+        id="jobs.filter",
+        keys=("slash", "ctrl+f"),
+        label="Filter",
+        help="Show only jobs with these words; !word for without, ~wrd for letters in between.",
+        footer=7,
+    ),
+    Action(
+        id="jobs.sort",
+        keys=("o",),
+        label="Sort",
+        help="Sort by a column; the same column again turns it round.",
+    ),
+    # One job
+    Action(
+        id="job.cancel",
+        keys=("x",),
+        label="Cancel",
+        help="End the job; what was downloaded is kept.",
+        argv=("jobs", "cancel", "{job}"),
+        footer=8,
+        writes=True,
+    ),
+    # Text
+    Action(
+        id="log.follow",
+        keys=("f",),
+        label="Follow",
+        help="Stay at the end while lines are added.",
+        argv=("jobs", "log", "--follow", "{job}"),
+        footer=1,
+    ),
+    Action(
+        id="log.wrap",
+        keys=("w",),
+        label="Wrap",
+        help="Break long lines, or scroll them sideways.",
+        footer=2,
+    ),
+    Action(
+        id="log.find",
+        keys=("slash", "ctrl+f"),
+        label="Find",
+        help="Find a text; matches are counted and lit up.",
+        footer=4,
+    ),
+    Action(id="log.next", keys=("n",), label="Next", help="Go to the next match.", footer=5),
+    Action(id="log.previous", keys=("N",), label="Match before", help="Go to the match before."),
+    Action(
+        id="log.error",
+        keys=("E",),
+        label="Error",
+        help="Go to the next line that speaks of an error.",
+        footer=6,
+    ),
+    Action(
+        id="log.save",
+        keys=("S",),
+        label="Save",
+        help="Write the text to a file in the current folder.",
+        footer=7,
+    ),
+    Action(id="log.down", keys=("down", "j"), label="Down", help="Go one line down."),
+    Action(id="log.up", keys=("up", "k"), label="Up", help="Go one line up."),
+    Action(
+        id="log.page_down", keys=("pagedown", "ctrl+d"), label="Page down", help="One screen down."
+    ),
+    Action(id="log.page_up", keys=("pageup", "ctrl+u"), label="Page up", help="One screen up."),
+    Action(id="log.top", keys=("home", "g"), label="Start", help="Go to the first line."),
+    Action(id="log.bottom", keys=("end", "G"), label="End", help="Go to the last line."),
+    Action(id="log.left", keys=("left",), label="Left", help="Scroll to the left."),
+    Action(id="log.right", keys=("right",), label="Right", help="Scroll to the right."),
+    # Running
+    Action(
+        id="running.shell",
+        keys=("s",),
+        label="Shell",
+        help="Open a shell in the container, in this terminal.",
+        argv=("shell", "{instance}"),
+        singularity=("shell", "{instance}"),
+        footer=1,
+    ),
+    Action(
+        id="running.stop",
+        keys=("x",),
+        label="Stop",
+        help="Ask the container to end, and end it after ten seconds.",
+        argv=("instance", "stop", "{name}"),
+        singularity=("instance", "stop", "{name}"),
+        footer=4,
+        writes=True,
+    ),
+    Action(
+        id="running.kill",
+        keys=("X",),
+        label="Kill",
+        help="End the container at once.",
+        argv=("instance", "stop", "--force", "{name}"),
+        singularity=("instance", "stop", "--force", "{name}"),
+        writes=True,
+    ),
+    # Doctor
+    Action(
+        id="doctor.again",
+        keys=("enter",),
+        label="Check again",
+        help="Run all checks again.",
+        footer=1,
+    ),
+)
+
+BY_ID: Mapping[str, Action] = {action.id: action for action in ACTIONS}
+
+
+def actions_of(*views: str) -> tuple[Action, ...]:
+    """Return the actions of some views, in the order of the table."""
+    return tuple(action for action in ACTIONS if action.view in views)
+
+
+def footer_of(*views: str) -> tuple[Action, ...]:
+    """Return the actions that the footer of a screen shows, first things first."""
+    return tuple(
+        sorted(
+            (action for action in actions_of(*views) if action.footer),
+            key=lambda action: action.footer,
+        )
+    )
+
+
+_KEY_NAMES = {
+    "question_mark": "?",
+    "colon": ":",
+    "slash": "/",
+    "asterisk": "*",
+    "right_square_bracket": "]",
+    "left_square_bracket": "[",
+    "escape": "esc",
+    "pagedown": "PgDn",
+    "pageup": "PgUp",
+    "delete": "Del",
+    "f1": "F1",
+    "left": "Left",
+    "right": "Right",
+    "up": "Up",
+    "down": "Down",
+    "home": "Home",
+    "end": "End",
+}
+
+
+def key_name(key: str) -> str:
+    """Return what is printed on a key: ``?`` for ``question_mark``."""
+    return _KEY_NAMES.get(key, key)
