@@ -51,6 +51,11 @@ class Meter:
         while now - self._samples[0][0] > _WINDOW_S and len(self._samples) > 2:
             self._samples.popleft()
 
+    def restart(self) -> None:
+        """Forget how fast it was."""
+        while len(self._samples) > 1:
+            self._samples.popleft()
+
     @property
     def rate(self) -> float:
         """Units per second until now; 0 before there are two samples."""
@@ -108,6 +113,10 @@ class Progress:
                 self.started = event
             case _:
                 raise TypeError(f"no such event: {event!r}")
+
+    def restart_meter(self) -> None:
+        """Measure the rate from now on: the events so far were read late, all at once."""
+        self._meter.restart()
 
     def _feed_blob(self, event: Blob) -> None:
         before = self.blobs.get((event.role, event.index))
