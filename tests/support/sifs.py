@@ -1,65 +1,74 @@
-"""Small SIF files for tests that look at them but do not run them."""
+"""SIF files that tests make, byte by byte from the format's description."""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import Any
 
-from backend.sif import records
-from backend.sif.ocisif import OciSifWriter
-from backend.sif.provenance import Source, convert_documents
-from tests.support import images
+GO_ZERO = 0xFFFFFFF1886E0900
+DEFINITION, PARTITION, SIGNATURE, JSON, CRYPTO, SBOM, ROOT_INDEX, BLOB = (
+    0x4001,
+    0x4004,
+    0x4005,
+    0x4006,
+    0x4008,
+    0x4009,
+    0x400A,
+    0x400B,
+)
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+@dataclass(kw_only=True)
+class Object:
+    """One object; ``gap`` bytes are left free before it."""
+
+    kind: int
+    data: bytes
+    extra: bytes = b""
+    name: bytes = b""
+    group: int = 1
+    link: int = 0
+    gap: int = 0
+    created: int = GO_ZERO
+    number: int = 0
 
 
-def write_ocisif(path: Path, *, reference: str = "docker.io/library/tiny:1.0") -> Path:
-    """Write an OCI-SIF whose one layer is a few bytes that nobody mounts."""
-    made = images.image([images.layer(images.Entry(name="a", data=b"a"))])
-    config = json.loads(made.manifest)["config"]["digest"]
-    source = Source(
-        raw_manifest=made.manifest,
-        raw_config=made.blobs[config],
-        media_type=made.media_type,
-        reference=reference,
+def blob(data: bytes, kind: int = BLOB, **more: Any) -> Object:
+    return Object(
+        kind=kind, data=data, extra=b"sha256:" + hashlib.sha256(data).hexdigest().encode(), **more
     )
-    with OciSifWriter(path, layer_count=1) as writer:
-        with writer.layer() as out:
-            out.write(b"hsqs" + bytes(4092))
-        writer.finish(lambda layers: convert_documents(source, layers))
-    return path
 
 
-def write_native(path: Path, labels: dict[str, Any] | None = None) -> Path:
-    """Write a native SIF: header, two descriptors, labels and a partition."""
-    data = json.dumps(labels or {}).encode()
-    table = records.TABLE_OFFSET
-    begin = table + 2 * records.DESCRIPTOR_SIZE
-    header = records.Header(
-        architecture="arm64",
-        created=1_600_000_000,
-        modified=1_600_000_000,
-        free=0,
-        total=2,
-        table_offset=table,
-        table_size=2 * records.DESCRIPTOR_SIZE,
-        data_offset=begin,
-        data_size=len(data) + 4,
-    )
-    described = (
-        records.Descriptor(
-            kind=records.DataType.LABELS, id=1, offset=begin, size=len(data), padded_size=len(data)
-        ),
-        records.Descriptor(
-            kind=records.DataType.PARTITION,
-            id=2,
-            offset=begin + len(data),
-            size=4,
-            padded_size=4,
-            extra=records.Partition(fs=1, kind=2, architecture="arm64").pack(),
-        ),
-    )
-    raw = header.pack().ljust(table, b"\0") + b"".join(one.pack() for one in described)
-    path.write_bytes(raw + data + b"hsqs")
-    return path
+def partition(
+    data: bytes, fs: int = 1, kind: int = 2, arch: bytes = b"02\0", **more: Any
+) -> Object:
+    return Object(kind=PARTITION, data=data, extra=struct.pack("<ii", fs, kind) + arch, **more)
+
+
+def sif(
+    *objects: Object,
+    capacity: int = 48,
+    launch: bytes = b"",
+    arch: bytes = b"00\0",
+    uuid: bytes = bytes(16),
+    created: int = GO_ZERO,
+) -> bytes:
+    """Return a file with the table at 4096 and the objects one after another."""
+    start = 4096 + capacity * 585
+    table, data = b"", b""
+    for i, one in enumerate(objects, 1):
+        data += bytes(one.gap)
+        table += struct.pack(
+            "<IBIII", one.kind, 1, one.number or i, one.group | 0xF0000000, one.link
+        )
+        table += struct.pack("<QQQ", start + len(data), len(one.data), one.gap + len(one.data))
+        table += struct.pack("<QQQQ", one.created, one.created, 0, 0)
+        table += one.name.ljust(128, b"\0") + one.extra.ljust(384, b"\0")
+        data += one.data
+    header = launch.ljust(32, b"\0") + b"SIF_MAGIC\0" + b"01\0" + arch + uuid
+    header += struct.pack("<QQ", created, created)
+    header += struct.pack("<QQQQ", capacity - len(objects), capacity, 4096, capacity * 585)
+    header += struct.pack("<QQ", start, len(data))
+    return header.ljust(4096, b"\0") + table.ljust(capacity * 585, b"\0") + data
