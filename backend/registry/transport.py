@@ -1,0 +1,261 @@
+"""HTTP to registries: connections, redirects, time limits, errors in our words.
+
+Redirects are followed here rather than by httpx, because they decide who sees a
+credential: ``Authorization`` stays with the scheme, host and port that it was made for, and
+no redirect leads from HTTPS to HTTP.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+import httpx
+
+from backend.errors import FormatError, NetworkError, RegistryError
+from backend.escape import one_line
+from backend.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from types import TracebackType
+    from typing import Self
+
+_log = logging.getLogger(__name__)
+
+MAX_REDIRECTS = 5
+MAX_ERROR_BODY = 64 << 10
+"""Bytes that are read of an answer that is an error."""
+
+_CONNECT_S = 15.0
+_SILENCE_S = 30.0
+"""Seconds without a byte after which a connection counts as dead."""
+
+_READ_SIZE = 512 << 10
+"""httpcore reads 64 KiB at a time, which costs three times the CPU for large layers."""
+
+Content = bytes | None
+
+
+class Transport:
+    """The connections of one operation, to any number of hosts.  An async context manager.
+
+    Args:
+        silence_s: Seconds without a byte after which a request fails.
+    """
+
+    def __init__(self, *, silence_s: float = _SILENCE_S) -> None:
+        httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ_SIZE
+        self._timeout = httpx.Timeout(silence_s, connect=min(silence_s, _CONNECT_S))
+        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
+        self._reached: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    @contextlib.asynccontextmanager
+    async def open(
+        self, method: str, url: str, headers: Mapping[str, str], content: Content = None
+    ) -> AsyncIterator[httpx.Response]:
+        """Make a request, follow redirects, and give the answer with its body still to be read.
+
+        Raises:
+            NetworkError: No answer came, or a redirect leads where we do not go.
+        """
+        response = await self._send(method, httpx.URL(url), dict(headers), content)
+        try:
+            with translated(response.url.host):
+                yield response
+        finally:
+            await response.aclose()
+
+    async def _send(
+        self, method: str, url: httpx.URL, headers: dict[str, str], content: Content
+    ) -> httpx.Response:
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send_once(method, url, headers, content)
+            location = response.headers.get("location", "")
+            followed = response.status_code in {301, 302, 303, 307, 308}
+            if not followed or not location or method not in {"GET", "HEAD"}:
+                return response
+            await response.aclose()
+            target = _redirect_target(url, location)
+            if _origin(target) != _origin(url):
+                headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
+            url = target
+        raise NetworkError(f"{url.host} redirects more than {MAX_REDIRECTS} times")
+
+    async def _send_once(
+        self, method: str, url: httpx.URL, headers: dict[str, str], content: Content
+    ) -> httpx.Response:
+        _log.debug("%s %s://%s%s", method, url.scheme, url.netloc.decode(), url.path)
+        client = self._client(url)
+        request = client.build_request(method, url, headers=headers, content=content)
+        with translated(url.host, transient=url.host in self._reached):
+            response = await client.send(request, stream=True)
+        self._reached.add(url.host)
+        _log.debug("%s answered %d", url.host, response.status_code)
+        return response
+
+    def _client(self, url: httpx.URL) -> httpx.AsyncClient:
+        """Return the client for an address; loopback never goes through a proxy."""
+        key = (url.scheme, is_loopback(url.host))
+        if key not in self._clients:
+            # Loading the system's authorities takes 20 ms, so plain HTTP goes without.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            if url.scheme == "https":
+                context = ssl.create_default_context()
+            self._clients[key] = httpx.AsyncClient(
+                verify=context,
+                timeout=self._timeout,
+                trust_env=not key[1],
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
+                headers={"User-Agent": f"sifdeck/{__version__}", "Accept-Encoding": "identity"},
+            )
+        return self._clients[key]
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, judged by its name alone."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+async def read_body(response: httpx.Response, limit: int) -> bytes:
+    """Return the body as it was sent.
+
+    Raises:
+        FormatError: It is longer than ``limit`` bytes.
+    """
+    parts: list[bytes] = []
+    total = 0
+    async for part in response.aiter_raw():
+        total += len(part)
+        if total > limit:
+            raise FormatError(f"{response.url.host} sent more than {limit} bytes where less belong")
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def failure(response: httpx.Response, what: str) -> RegistryError:
+    """Return the error that an answer means; ``what`` was asked for, such as ``the tag x``."""
+    status, host = response.status_code, one_line(response.url.host)
+    return RegistryError(
+        f"{host} answered {status} {one_line(response.reason_phrase)} to {what}",
+        status=status,
+        why=await _explanation(response),
+        retry_after_s=retry_after(response.headers.get("retry-after", "")),
+    )
+
+
+def retry_after(value: str) -> float | None:
+    """Return the seconds that a Retry-After header asks for, which also may be a date."""
+    if value.strip().isdecimal():
+        return float(value)
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+@contextlib.contextmanager
+def translated(host: str, *, transient: bool = True) -> Iterator[None]:
+    """Turn httpx's errors into ours, while talking to ``host``.
+
+    Args:
+        host: For the sentence.
+        transient: Whether a refused connection may be a passing trouble.
+    """
+    name = one_line(host)
+    try:
+        yield
+    except httpx.TimeoutException as error:
+        raise NetworkError(
+            f"{name} does not answer", why="no byte came in time", transient=transient
+        ) from error
+    except httpx.ConnectError as error:
+        raise _connect_error(name, error, transient=transient) from error
+    except httpx.ProxyError as error:
+        raise NetworkError(f"the proxy refuses to reach {name}", why=_text(error)) from error
+    except httpx.TransportError as error:
+        raise NetworkError(
+            f"the connection to {name} was cut", why=_text(error), transient=True
+        ) from error
+    except (httpx.InvalidURL, httpx.StreamError) as error:
+        raise NetworkError(f"{name} sent an address that is none", why=_text(error)) from error
+
+
+def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> NetworkError:
+    why = _text(error)
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        hint = "trust its authority with --ca-cert FILE, or see 'sifdeck registry test'"
+        return NetworkError(f"the certificate of {host} is not trusted", why=why, hint=hint)
+    if "WRONG_VERSION_NUMBER" in why or "RECORD_LAYER" in why:
+        hint = "if it speaks plain HTTP, add --no-https"
+        return NetworkError(f"{host} does not speak HTTPS", why=why, hint=hint)
+    return NetworkError(f"no connection to {host}", why=why, transient=transient)
+
+
+def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
+    """Return where a redirect leads.
+
+    Raises:
+        NetworkError: To something that is not HTTP, or from HTTPS to HTTP.
+    """
+    with translated(url.host):
+        target = url.join(location)
+    if target.scheme not in {"http", "https"} or not target.host:
+        raise NetworkError(f"{url.host} redirects to {one_line(location, limit=120)!r}")
+    if url.scheme == "https" and target.scheme == "http":
+        raise NetworkError(
+            f"{url.host} redirects from HTTPS to HTTP at {one_line(target.host)}",
+            why="what comes over HTTP can be changed on the way",
+        )
+    return target
+
+
+def _origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+async def _explanation(response: httpx.Response) -> str:
+    """Return what the body of an error says, in one bounded line."""
+    try:
+        body = await read_body(response, MAX_ERROR_BODY)
+    except (FormatError, httpx.HTTPError):
+        return ""
+    try:
+        errors: Any = json.loads(body).get("errors", ())
+        found = [str(one.get("message") or one.get("code") or "") for one in errors]
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        kind = response.headers.get("content-type", "")
+        found = [body.decode("utf-8", "replace")] if kind.startswith("text/plain") else []
+    return one_line("; ".join(text for text in found if text).strip(), limit=300)
+
+
+def _text(error: Exception) -> str:
+    return one_line(str(error) or type(error).__name__, limit=300)

@@ -1,0 +1,452 @@
+"""The cache of blobs: content-addressed, verified, shared by every process of a user.
+
+``blobs/ALGORITHM/HEX`` are whole and verified; ``partial/ALGORITHM-HEX`` are on the way.  A
+partial file belongs to whoever holds ``flock`` on it, so each blob is downloaded once however
+many processes want it, and the kernel gives the lock back when its holder is killed.  What a
+killed or cut download left is hashed again and gone on with.  Where the file system knows no
+locks, every process downloads into a file of its own, and the last rename wins.
+
+Bytes are hashed and written in worker threads (hashlib and ``write`` leave the interpreter
+lock), while the event loop receives the next ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import os
+import tempfile
+import threading
+import time
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from humanize import naturalsize
+
+from backend.errors import BackendError, NetworkError, SpaceError, VerificationError
+from backend.events import Blob
+from backend.oci.digest import hasher, short
+from backend.registry.client import wrong_size
+from backend.registry.retry import ATTEMPTS, wait_before
+
+if TYPE_CHECKING:
+    import hashlib
+    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from pathlib import Path
+
+    from backend.events import BlobState, Report
+    from backend.oci.digest import Digest
+    from backend.oci.image import Descriptor
+    from backend.oci.source import RemoteImage, Source
+    from backend.reference import Reference
+
+_BATCH = 2 << 20
+"""Bytes handed to a worker thread at once; smaller ones cost more in hand-over than in work."""
+_REPORT_EVERY_S = 0.1
+_POLL_S = (0.05, 0.5)
+"""Seconds between looks at a lock that another process holds: at first, and at most."""
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Store:
+    """The blobs under one folder.
+
+    Args:
+        root: Created when the first blob comes.
+        parallel: How many layers of an image are fetched at once.
+    """
+
+    def __init__(self, root: Path, *, parallel: int = 4) -> None:
+        self._root = root
+        self._parallel = parallel
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Return where a blob is, or would be."""
+        algorithm, _, value = digest.partition(":")
+        return self._root / "blobs" / algorithm / value
+
+    def has(self, digest: Digest) -> bool:
+        """Tell whether a blob is here, whole and verified."""
+        return self.blob_path(digest).is_file()
+
+    async def fetch(
+        self,
+        client: Source,
+        reference: Reference,
+        descriptor: Descriptor,
+        *,
+        role: str,
+        index: int,
+        report: Report,
+    ) -> Path:
+        """Return the file of a blob, downloaded if it is not here.
+
+        Args:
+            client: Where it comes from.
+            reference: The image it belongs to.
+            descriptor: Names it, and its size.
+            role: For the events: ``layer``, ``config`` ...
+            index: For the events: its position among the blobs of its role.
+            report: Gets :class:`backend.events.Blob` events.
+
+        Raises:
+            VerificationError: What came does not have the digest or size; nothing is kept.
+            NetworkError: The connection failed more often than we try; what came is kept.
+            NotFoundError: There is no such blob.
+            AuthenticationError: We are not let in.
+            SpaceError: The file system is full; what came is kept.
+        """
+        progress = _Progress(descriptor, role, index, report)
+        try:
+            here = await self._fetch(client, reference, descriptor, progress)
+        except OSError as error:
+            raise progress.failed(_file_error(error, self._root)) from error
+        except BackendError as error:
+            raise progress.failed(error) from error.__cause__
+        progress.tell("exists" if here else "done", descriptor.size)
+        return self.blob_path(descriptor.digest)
+
+    async def fetch_image(
+        self,
+        client: Source,
+        image: RemoteImage,
+        *,
+        report: Report,
+        on_layer: Callable[[int, Path], None],
+    ) -> bytes:
+        """Fetch all blobs of an image, several at once, and return its configuration.
+
+        The top layers come first, because that is where squashing begins.
+
+        Args:
+            client: Where the blobs come from.
+            image: What to fetch.
+            report: Gets :class:`backend.events.Blob` events.
+            on_layer: Called with a layer's position, from 0 for the base, and its file, the
+                moment the file is complete and verified.
+
+        Raises:
+            BackendError: As :meth:`fetch`; the other downloads are stopped.
+        """
+        reference, manifest = image.reference, image.manifest
+        config = await self.fetch(
+            client, reference, manifest.config, role="config", index=0, report=report
+        )
+        for number, layer in enumerate(manifest.layers):
+            _Progress(layer, "layer", number, report).tell("waiting", 0)
+        places = asyncio.Semaphore(self._parallel)
+
+        async def fetch_layer(number: int) -> None:
+            async with places:
+                path = await self.fetch(
+                    client,
+                    reference,
+                    manifest.layers[number],
+                    role="layer",
+                    index=number,
+                    report=report,
+                )
+            on_layer(number, path)
+
+        try:
+            await _all_or_none(fetch_layer(i) for i in reversed(range(len(manifest.layers))))
+        except BackendError as error:
+            whole = sum(self.has(layer.digest) for layer in manifest.layers)
+            layers = f"{whole} of {len(manifest.layers)} layers are in the cache"
+            error.kept = "; ".join(part for part in (layers, error.kept) if part)
+            raise
+        return await asyncio.to_thread(config.read_bytes)
+
+    async def _fetch(
+        self, client: Source, reference: Reference, descriptor: Descriptor, progress: _Progress
+    ) -> bool:
+        """Bring a blob here; return whether it was, or another process brought it."""
+        path = self.blob_path(descriptor.digest)
+        place = self._root / "partial" / descriptor.digest.replace(":", "-")
+        polls = _poll_intervals()
+        while not _is_whole(path, descriptor):
+            partial = await asyncio.to_thread(_claim, place, descriptor)
+            if partial:
+                with contextlib.closing(partial):
+                    # Between the first look and the lock its last holder may have finished.
+                    if _is_whole(path, descriptor):
+                        partial.discard()
+                        return True
+                    await _download(client, reference, partial, progress)
+                    await asyncio.to_thread(partial.publish, path)
+                return False
+            progress.tell("waiting", _size(place), note="another process downloads it")
+            await asyncio.sleep(next(polls))
+        return True
+
+
+class _Partial:
+    """The part of a blob that is here, and its hash.
+
+    Its methods may run in worker threads; a lock keeps :meth:`close` from pulling the file
+    from under a write that a cancelled download left behind.
+    """
+
+    def __init__(self, fd: int, path: Path, descriptor: Descriptor) -> None:
+        self.descriptor = descriptor
+        self.size = 0
+        self._fd = fd
+        self._path = path
+        self._hash: hashlib._Hash = hasher(descriptor.digest)
+        self._busy = threading.Lock()
+
+    def load(self) -> None:
+        """Hash what an earlier download left; what goes beyond the blob's size is cut off."""
+        with self._busy:
+            while self._fd >= 0 and self.size < self.descriptor.size:
+                chunk = os.read(self._fd, min(_BATCH, self.descriptor.size - self.size))
+                if not chunk:
+                    return
+                self._hash.update(chunk)
+                self.size += len(chunk)
+            os.ftruncate(self._fd, self.size)
+
+    def append(self, chunks: Iterable[bytes]) -> None:
+        """Hash and write chunks at the end."""
+        with self._busy:
+            if self._fd < 0:
+                return
+            for chunk in chunks:
+                self._hash.update(chunk)
+                _write_all(self._fd, chunk)
+                self.size += len(chunk)
+
+    def verify(self) -> None:
+        """Check size and digest of the whole.
+
+        Raises:
+            VerificationError: One of them is wrong.
+        """
+        wanted = self.descriptor
+        if self.size != wanted.size:
+            raise wrong_size(wanted, self.size)
+        got = f"{wanted.digest.partition(':')[0]}:{self._hash.hexdigest()}"
+        if got != wanted.digest:
+            raise VerificationError(
+                f"blob {wanted.digest} was damaged on the way",
+                why=f"expected {wanted.digest}, got {got}",
+                hint="try again; if it stays, tell the registry's administrator",
+            )
+
+    def restart(self) -> None:
+        """Throw away what is here and begin at 0."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        os.ftruncate(self._fd, 0)
+        self._hash = hasher(self.descriptor.digest)
+        self.size = 0
+
+    def publish(self, path: Path) -> None:
+        """Give the whole blob its final name, on disk before it is visible."""
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.fsync(self._fd)
+        self._path.replace(path)
+
+    def discard(self) -> None:
+        """Remove the file; whoever waits for its lock will see that it is gone."""
+        self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file, which gives its lock back."""
+        with self._busy:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _claim(path: Path, descriptor: Descriptor) -> _Partial | None:
+    """Return a partial file that is ours alone, or None while another process has it."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno == errno.EWOULDBLOCK:
+            return None
+        if error.errno in _NO_LOCKS:
+            fd, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+            return _Partial(fd, path.with_name(name), descriptor)
+        raise
+    # Its last holder may have renamed or removed the file that we opened.
+    if not _is_at(fd, path):
+        os.close(fd)
+        return None
+    return _Partial(fd, path, descriptor)
+
+
+async def _download(
+    source: Source, reference: Reference, partial: _Partial, progress: _Progress
+) -> None:
+    """Complete and verify a partial file.
+
+    Raises:
+        VerificationError: What came is wrong; the file is gone.
+        NetworkError: As often as we try.
+    """
+    await asyncio.to_thread(partial.load)
+    kept = partial.size
+    while True:
+        await _receive_all(source, reference, partial, progress)
+        try:
+            partial.verify()
+        except VerificationError:
+            if not kept:
+                partial.discard()
+                progress.done = 0
+                raise
+        else:
+            return
+        # A machine that lost power may have kept a part that was never written.
+        partial.restart()
+        kept = 0
+
+
+async def _receive_all(
+    source: Source, reference: Reference, partial: _Partial, progress: _Progress
+) -> None:
+    """Receive the rest of a blob, in several requests when connections are cut."""
+    attempt = 1
+    while partial.size < partial.descriptor.size:
+        before = partial.size
+        try:
+            await _receive(source, reference, partial, progress)
+        except VerificationError:
+            partial.discard()
+            progress.done = 0
+            raise
+        except NetworkError as error:
+            # A connection that brought something starts the count anew.
+            attempt = 1 if partial.size - before >= _BATCH else attempt
+            wait = wait_before(error, attempt)
+            if wait is None:
+                raise
+            attempt += 1
+            place = naturalsize(partial.size)
+            note = f"{error.message}; attempt {attempt} of {ATTEMPTS} resumes at {place}"
+            progress.tell("retry", partial.size, note=note)
+            await asyncio.sleep(wait)
+
+
+async def _receive(
+    source: Source, reference: Reference, partial: _Partial, progress: _Progress
+) -> None:
+    """Receive bytes from one request until they end."""
+    wanted = partial.descriptor
+    waiting: list[bytes] = []
+    here = partial.size
+    progress.tell("downloading", here)
+    try:
+        async with aclosing(source.stream_blob(reference, wanted, here)) as chunks:
+            async for chunk in chunks:
+                waiting.append(chunk)
+                here += len(chunk)
+                if here > wanted.size:
+                    raise wrong_size(wanted, here)
+                if here - partial.size >= _BATCH:
+                    batch, waiting = waiting, []
+                    await asyncio.to_thread(partial.append, batch)
+                progress.tell("downloading", here)
+    finally:
+        # After a cut, too: these bytes need not come again.
+        partial.append(waiting)
+    if partial.size < wanted.size:
+        raise NetworkError(f"{reference.registry} ended {wanted.digest} early", transient=True)
+
+
+class _Progress:
+    """Reports how far one blob is, at a bearable rate."""
+
+    def __init__(self, descriptor: Descriptor, role: str, index: int, report: Report) -> None:
+        self.done = 0
+        self._descriptor = descriptor
+        self._role = role
+        self._index = index
+        self._report = report
+        self._state: BlobState | None = None
+        self._told_at = 0.0
+
+    def tell(self, state: BlobState, done: int, *, note: str = "") -> None:
+        """Report, unless the same state was reported a moment ago."""
+        self.done = done
+        now = time.monotonic()
+        if state == self._state and now - self._told_at < _REPORT_EVERY_S:
+            return
+        self._state, self._told_at = state, now
+        self._report(
+            Blob(
+                digest=self._descriptor.digest,
+                role=self._role,
+                index=self._index,
+                state=state,
+                done=done,
+                size=self._descriptor.size,
+                note=note,
+            )
+        )
+
+    def failed(self, error: BackendError) -> BackendError:
+        """Report an error, and return it with what was kept."""
+        if self.done and not error.kept:
+            size = naturalsize(self._descriptor.size)
+            error.kept = f"{naturalsize(self.done)} of {size} of {short(self._descriptor.digest)}"
+        self.tell("failed", self.done, note=error.message)
+        return error
+
+
+async def _all_or_none(works: Iterable[Coroutine[object, object, None]]) -> None:
+    """Await all; when one fails, stop the others before its error goes on."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _is_whole(path: Path, descriptor: Descriptor) -> bool:
+    """Tell whether a blob is here, and not cut short by a broken file system."""
+    return _size(path) == descriptor.size
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """Tell whether an open file is what stands at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _poll_intervals() -> Iterator[float]:
+    interval, most = _POLL_S
+    while True:
+        yield interval
+        interval = min(most, interval * 1.5)
+
+
+def _file_error(error: OSError, root: Path) -> BackendError:
+    hint = "free some, or name another place in SIFDECK_CACHE_DIR"
+    if error.errno in _NO_SPACE:
+        return SpaceError(f"no space left in {root}", why=error.strerror or "", hint=hint)
+    hint = "name a folder of yours in SIFDECK_CACHE_DIR"
+    return BackendError(f"the cache in {root} cannot be used", why=str(error), hint=hint)
