@@ -42,10 +42,12 @@ class Jobs:
 
     Args:
         root: The folder of the jobs' folders; made when the first job starts.
+        program: Runs ``jobs _supervise FOLDER``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, program: Sequence[str] = _OURSELVES) -> None:
         self.root = root
+        self._program = tuple(program)
         self._known: dict[int, tuple[tuple[int, ...], Job]] = {}
 
     def list(self) -> list[Job]:
@@ -241,7 +243,7 @@ class Jobs:
         folder = self._new_folder()
         write_job(replace(draft, number=int(folder.name), folder=folder, created=time.time()))
         result = subprocess.run(
-            [*_OURSELVES, "jobs", "_supervise", str(folder)],
+            [*self._program, "jobs", "_supervise", str(folder)],
             input=json.dumps(list(argv)).encode(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

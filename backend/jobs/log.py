@@ -55,11 +55,12 @@ class Log:
     def _write_line(self, line: bytes) -> None:
         # A bar that draws over itself is worth its last state only.
         shown = line.rstrip(b"\r").rpartition(b"\r")[2]
-        if self._file.tell() + len(shown) > self._half:
+        stamped = f"{_stamp(self._clock())} ".encode() + shown + b"\n"
+        if self._file.tell() + len(stamped) > self._half:
             self._file.close()
             self._path.replace(self._path.with_name(self._path.name + ".1"))
             self._file = self._open()
-        self._file.write(f"{_stamp(self._clock())} ".encode() + shown + b"\n")
+        self._file.write(stamped)
 
     def _open(self) -> BinaryIO:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC

@@ -176,8 +176,8 @@ def read_exit(folder: Path) -> Exit | None:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file so that readers, also on other hosts, see the old or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(number, "wb") as file:
         file.write(data)
         file.flush()

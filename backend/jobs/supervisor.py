@@ -38,6 +38,9 @@ _GRACE_S = 10.0
 _TURN_S = 2.0
 """Seconds after which a queued job looks again, should no change have been announced."""
 
+_SETTLE_S = 2.0
+"""Seconds that orphans of a job get to end on SIGTERM."""
+
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -73,6 +76,9 @@ def supervise(folder: Path, argv: Sequence[str], command: Command) -> None:
         _leave_standard_files()
         supervisor.run()
         status = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        raise
     finally:
         os._exit(status)
 
@@ -236,19 +242,13 @@ def _end_descendants() -> None:
 
     As the subreaper we inherit every orphan, one generation at a time.
     """
-    deadline = time.monotonic() + _GRACE_S
-    number = signal.SIGTERM
-    while children := _children():
-        for pid in children:
-            with suppress(ProcessLookupError):
-                os.kill(pid, number)
-        for _ in range(20):
-            time.sleep(0.05)
-            if not _reap():
-                break
-        number = signal.SIGKILL
-        if time.monotonic() > deadline:
-            return  # in uninterruptible sleep: the kernel ends them when it can
+    for number, limit_s in ((signal.SIGTERM, _SETTLE_S), (signal.SIGKILL, _GRACE_S)):
+        deadline = time.monotonic() + limit_s
+        while _reap() and time.monotonic() < deadline:
+            for pid in _children():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
+            time.sleep(0.02)
 
 
 def _reap() -> bool:
