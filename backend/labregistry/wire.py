@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
+_READ = 1 << 16
 _MAX_HEAD = 64 << 10
 """Bytes of a request's head; Bearer tokens make it long, nothing makes it longer."""
 _MAX_DRAIN = 16 << 20
@@ -151,7 +152,7 @@ class Connection:
     async def _next_event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
             async with asyncio.timeout(_SILENCE_S):
-                data = await self._reader.read(_CHUNK)
+                data = await self._reader.read(_READ)
             self._http.receive_data(data)
         return event
 
