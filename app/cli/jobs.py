@@ -224,11 +224,28 @@ def _details(job: Job, view: JobView) -> list[tuple[str, str]]:
             parts = ("error", failed.message), ("why", failed.why), ("kept", failed.kept)
             texts = (*parts, ("next", failed.hint))
             lines += [(name, one_line(text)) for name, text in texts if text]
-        case _ if job.state == "lost":
-            lines.append(("why", "its process is gone without a word: killed, or the host went"))
+        case _ if why := _silent_end(job):
+            lines.append(("why", why))
         case _:
             pass
     return lines
+
+
+def _silent_end(job: Job) -> str:
+    """Return what is known of the end of a job that did not say why; empty for a good end."""
+    if job.state == "lost":
+        return "its process is gone without a word: killed, or the host was restarted"
+    if job.state != "failed" or job.exit is None:
+        return ""
+    if job.exit.status > 128:
+        import signal
+
+        try:
+            name = signal.Signals(job.exit.status - 128).name
+        except ValueError:
+            name = f"signal {job.exit.status - 128}"
+        return f"ended by {name}: out of memory, or a limit of the site"
+    return f"ended with status {job.exit.status}; the log says more"
 
 
 def _read_all(job: Job) -> JobView:
