@@ -19,7 +19,7 @@ from app.cli.progress import (
     step_lines,
 )
 from backend.escape import one_line
-from backend.events import Blob, Event, Note, Output, Phase, Resolved, Started, Step
+from backend.events import Blob, Event, Note, Output, Phase, Step
 from backend.progress import Progress
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Bars:
     def show(self, event: Event) -> None:
         """Take the event into the picture; what must stay is printed above it."""
         self._progress.feed(event)
-        if isinstance(event, Started | Resolved):
-            self._print("INFO:    " + headline(event))
+        if text := headline(event):
+            self._print(f"INFO:    {text}")
         elif isinstance(event, Note):
             self._print(note_line(event), style="yellow" if event.level == "warning" else "")
         elif isinstance(event, Step) and event.state in {"cached", "done", "failed"}:
