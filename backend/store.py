@@ -109,21 +109,21 @@ class Store:
         progress.tell("exists" if here else "done", descriptor.size)
         return self.blob_path(descriptor.digest)
 
-    async def fetch_image(
+    async def fetch_layers(
         self,
         client: Source,
         image: RemoteImage,
         *,
         report: Report,
         on_layer: Callable[[int, Path], None],
-    ) -> bytes:
-        """Fetch all blobs of an image, several at once, and return its configuration.
+    ) -> None:
+        """Fetch all layers of an image, several at once.
 
         The top layers come first, because that is where squashing begins.
 
         Args:
-            client: Where the blobs come from.
-            image: What to fetch.
+            client: Where the layers come from.
+            image: Whose layers.
             report: Gets :class:`backend.events.Blob` events.
             on_layer: Called with a layer's position, from 0 for the base, and its file, the
                 moment the file is complete and verified.
@@ -131,34 +131,25 @@ class Store:
         Raises:
             BackendError: As :meth:`fetch`; the other downloads are stopped.
         """
-        reference, manifest = image.reference, image.manifest
-        config = await self.fetch(
-            client, reference, manifest.config, role="config", index=0, report=report
-        )
-        for number, layer in enumerate(manifest.layers):
+        reference, layers = image.reference, image.manifest.layers
+        for number, layer in enumerate(layers):
             _Progress(layer, "layer", number, report).tell("waiting", 0)
         places = asyncio.Semaphore(self._parallel)
 
         async def fetch_layer(number: int) -> None:
             async with places:
                 path = await self.fetch(
-                    client,
-                    reference,
-                    manifest.layers[number],
-                    role="layer",
-                    index=number,
-                    report=report,
+                    client, reference, layers[number], role="layer", index=number, report=report
                 )
             on_layer(number, path)
 
         try:
-            await _all_or_none(fetch_layer(i) for i in reversed(range(len(manifest.layers))))
+            await _all_or_none(fetch_layer(i) for i in reversed(range(len(layers))))
         except BackendError as error:
-            whole = sum(self.has(layer.digest) for layer in manifest.layers)
-            layers = f"{whole} of {len(manifest.layers)} layers are in the cache"
-            error.kept = "; ".join(part for part in (layers, error.kept) if part)
+            whole = sum(self.has(layer.digest) for layer in layers)
+            kept = f"{whole} of {len(layers)} layers are in the cache"
+            error.kept = "; ".join(part for part in (kept, error.kept) if part)
             raise
-        return await asyncio.to_thread(config.read_bytes)
 
     async def _fetch(
         self, client: Source, reference: Reference, descriptor: Descriptor, progress: _Progress
