@@ -1,0 +1,210 @@
+"""Layers as streams of large buffers: inflated in one thread, hashed in another.
+
+Both leave the interpreter lock while they work, so the parser of the tar stream and the
+compressor's threads run beside them.  Queues are short: memory stays bounded however far
+one of them falls behind, and however far a decompression bomb would expand.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections import deque
+from dataclasses import dataclass
+from threading import Condition, Thread
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
+
+from backend.errors import FormatError, VerificationError
+from backend.oci.digest import hasher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from backend.oci.digest import Digest
+
+CHUNK = 1 << 20
+"""Bytes in one buffer, a multiple of a tar block: no header lies across two."""
+
+_AHEAD = 3
+"""Buffers that wait for the parser, and again for the hash."""
+_MAX_WINDOW = 1 << 27
+"""Bytes of history a zstd frame may ask for; what the zstd program accepts by itself."""
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSource:
+    """One layer of an image, packed as it was received.
+
+    Attributes:
+        media_type: As the manifest says; the bytes decide.
+        open: Returns the packed bytes from their start, seekable; may block until they are
+            there.  It may be called again: a file that only a hard link keeps is read in a
+            second pass.
+        diff_id: Of the inflated layer; None when unknown.
+        size: Of the packed layer, in bytes.
+    """
+
+    media_type: str
+    open: Callable[[], BinaryIO]
+    diff_id: Digest | None = None
+    size: int = 0
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class _Pipe:
+    """A short queue between two threads, which either of them can end."""
+
+    def __init__(self) -> None:
+        self._items: deque[bytes] = deque()
+        self._changed = Condition()
+        self._ended = False
+
+    def put(self, item: bytes) -> bool:
+        """Wait for room and append; False when nobody wants it any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or len(self._items) < _AHEAD)
+            if self._ended:
+                return False
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def get(self) -> bytes | None:
+        """Wait for the next item; None after the last."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._items)
+            if not self._items:
+                return None
+            self._changed.notify_all()
+            return self._items.popleft()
+
+    def end(self, *, drop: bool = False) -> None:
+        """Let no more in; with ``drop`` nothing more comes out either."""
+        with self._changed:
+            self._ended = True
+            if drop:
+                self._items.clear()
+            self._changed.notify_all()
+
+
+class InflatedLayer:
+    """An open layer: a context manager, and an iterator of buffers, full but for the last.
+
+    Args:
+        source: The layer.
+        label: What errors call it: ``layer 2 of 5``.
+
+    Attributes:
+        read: Packed bytes read so far.
+    """
+
+    def __init__(self, source: LayerSource, *, label: str) -> None:
+        self.read = 0
+        self._label = label
+        self._diff_id = source.diff_id
+        self._hash = hasher(source.diff_id) if source.diff_id else None
+        self._error: Exception | None = None
+        self._inflated = _Pipe()
+        self._to_hash = _Pipe()
+        self._raw = source.open()
+        self._threads = [Thread(target=self._inflate, name="inflate", daemon=True)]
+        if self._hash:
+            self._threads.append(Thread(target=self._digest, name="digest", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inflated.end(drop=True)
+        self._to_hash.end(drop=True)
+        for thread in self._threads:
+            thread.join()
+        self._raw.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._inflated.get():
+            yield chunk
+        if self._error:
+            raise self._error
+
+    def verify(self) -> None:
+        """Read to the end and compare the digest.
+
+        Raises:
+            VerificationError: It is not the one that the image's configuration names.
+        """
+        for _ in self:
+            pass
+        for thread in self._threads:
+            thread.join()
+        if self._hash and self._diff_id:
+            got = f"{self._hash.name}:{self._hash.hexdigest()}"
+            if got != self._diff_id:
+                raise VerificationError(
+                    f"{self._label} does not hold what the image's configuration promises",
+                    why=f"expected {self._diff_id}, got {got}",
+                )
+
+    def _inflate(self) -> None:
+        """Fill both pipes; the body of the first thread."""
+        done = 0
+        stream, foreign = _unpacked(self._raw)
+        try:
+            for chunk in _chunks(stream):
+                done += len(chunk)
+                if not self._inflated.put(chunk):
+                    return
+                if self._hash and not self._to_hash.put(chunk):
+                    return
+                self.read = self._raw.tell()
+        except foreign as error:
+            self._error = FormatError(f"{self._label} cannot be unpacked: {error}", offset=done)
+        except OSError as error:
+            self._error = error
+        finally:
+            self._inflated.end()
+            self._to_hash.end()
+
+    def _digest(self) -> None:
+        """Hash what was inflated; the body of the second thread."""
+        while self._hash and (chunk := self._to_hash.get()):
+            self._hash.update(chunk)
+
+
+def _chunks(stream: _Readable) -> Iterator[bytes]:
+    """Yield the inflated bytes in full buffers, the last one shorter."""
+    while chunk := stream.read(CHUNK):
+        parts = [chunk]
+        size = len(chunk)
+        while size < CHUNK and (more := stream.read(CHUNK - size)):
+            parts.append(more)
+            size += len(more)
+        yield chunk if size == len(chunk) else b"".join(parts)
+
+
+def _unpacked(raw: BinaryIO) -> tuple[_Readable, tuple[type[Exception], ...]]:
+    """Return the inflated stream of a packed one, and what it raises on bad bytes."""
+    head = raw.read(4)
+    raw.seek(-len(head), 1)
+    if head.startswith(_GZIP):
+        from isal import igzip, isal_zlib
+
+        # isal's stubs say that its exception is an instance, and leave its open untyped.
+        foreign = cast("type[Exception]", isal_zlib.IsalError)
+        opened: Callable[[BinaryIO], _Readable] = igzip.open
+        return opened(raw), (gzip.BadGzipFile, EOFError, foreign)
+    if head == _ZSTD or head[1:] == _ZSTD_SKIPPABLE:
+        import zstandard
+
+        unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
+        stream = unpacker.stream_reader(raw, read_size=1 << 18, read_across_frames=True)
+        return stream, (zstandard.ZstdError,)
+    return raw, ()

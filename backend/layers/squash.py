@@ -1,0 +1,306 @@
+"""Many layers into one squashfs, in one pass over each, top layer first.
+
+Because the layers above are known when a layer is read, a file that they hide is passed
+over and never compressed.  Names go into the tree of the layer they are in, which is then
+merged under what is above (:mod:`backend.layers.tree`).  Nothing is written anywhere but
+to the file system that is made.
+
+A hard link is another name for an inode.  When its target is in a lower layer, the inode is
+not known yet; it is found when that layer is read.  When the target's own name is hidden,
+its bytes were passed over: then, and only then, the layer is read once more for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from backend.errors import FormatError
+from backend.events import Phase, Report, ignore
+from backend.layers.inflate import InflatedLayer, LayerSource
+from backend.layers.tar import Member, TarReader
+from backend.layers.tree import (
+    Alias,
+    Hidden,
+    LayerDirectory,
+    LayerTree,
+    is_hidden,
+    merge,
+    new_directory,
+    resolve,
+    want,
+)
+from backend.oci.digest import Digest
+from backend.squashfs.inode import Attributes, Inode, Kind, device_number
+from backend.squashfs.writer import DEFAULT_BLOCK_SIZE, SquashfsWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from backend.squashfs.compression import Compression
+
+__all__ = ["LayerSource", "SquashedLayer", "squash_layers"]
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_AUFS = b".wh..wh."
+"""AUFS's own files; they were never meant to be seen."""
+_HASHED = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquashedLayer:
+    """A file system that was written.
+
+    Attributes:
+        size: In bytes, padding included.
+        digest: Over those bytes; also its diffID.
+    """
+
+    size: int
+    digest: Digest
+
+
+def squash_layers(  # noqa: PLR0913  (options, each with a default)
+    layers: Sequence[LayerSource],
+    out: BinaryIO,
+    *,
+    compression: Compression | None = None,
+    report: Report = ignore,
+    created: int = 0,
+    block_size: int = DEFAULT_BLOCK_SIZE,
+    threads: int | None = None,
+) -> SquashedLayer:
+    """Write what the layers come to as one squashfs at ``out``'s position.
+
+    Args:
+        layers: Base layer first.
+        out: Open for reading and writing; left behind the file system's last byte.
+        compression: zstd when None.
+        report: Told how many packed bytes were read.
+        created: The file system's time, seconds since 1970.
+        block_size: Of the file system; a power of two up to 1 MiB.
+        threads: That compress; None for one a processor.  The bytes do not depend on it.
+
+    Raises:
+        FormatError: A layer is no sound tar archive; the text names layer and byte.
+        VerificationError: A layer is not the one that its diffID names.
+    """
+    start = out.tell()
+    with SquashfsWriter(
+        out, compression=compression, block_size=block_size, created=created, threads=threads
+    ) as writer:
+        squasher = _Squasher(writer, report, total=sum(layer.size for layer in layers))
+        for number in range(len(layers), 0, -1):
+            squasher.add(layers[number - 1], label=f"layer {number} of {len(layers)}")
+        size = writer.finish(squasher.finish())
+    report(Phase(name="convert", done=squasher.total, total=squasher.total, state="done"))
+    return SquashedLayer(size=size, digest=_digest(out, start, size))
+
+
+class _Squasher:
+    """Merges layers, top first, into one tree, and writes the files that can be seen."""
+
+    def __init__(self, writer: SquashfsWriter, report: Report, *, total: int) -> None:
+        self.total = total
+        self._writer = writer
+        self._report = report
+        self._before = 0
+        self._merged: Inode | None = None
+        self._pending: list[Alias] = []
+        self._has_aliases = False
+        self._attributes: dict[Attributes, Attributes] = {}
+
+    def add(self, source: LayerSource, *, label: str) -> None:
+        """Read one layer and lay the layers above on it."""
+        tree = LayerTree(self._merged)
+        builder = _Builder(tree, self._writer, self._attributes, label)
+        with InflatedLayer(source, label=label) as layer:
+            reader = TarReader(self._watched(layer), label=label)
+            for member in reader:
+                builder.add(member, reader)
+            layer.verify()
+        self._bind(builder)
+        if wanted := {file.offset: file for file in builder.hidden if file.wanted}:
+            self._recover(source, wanted, label)
+        self._before += source.size
+        if self._merged is None:
+            self._merged = tree.root
+        else:
+            merge(self._merged, tree.root)
+
+    def finish(self) -> Inode:
+        """Return the tree, hard links followed."""
+        root = self._merged or new_directory()
+        if self._has_aliases:
+            _follow_links(root)
+        return root
+
+    def _watched(self, layer: InflatedLayer) -> Iterator[bytes]:
+        for chunk in layer:
+            self._report(Phase(name="convert", done=self._before + layer.read, total=self.total))
+            yield chunk
+
+    def _bind(self, builder: _Builder) -> None:
+        """Find the targets of hard links in a layer that was read."""
+        still = []
+        for alias in [*self._pending, *builder.aliases]:
+            found = builder.tree.find(alias.path)
+            if found is None or _leads_to(found, alias):
+                if not builder.tree.takes_away(alias.path) or alias in builder.aliases:
+                    still.append(alias)
+            else:
+                alias.target = found
+                if alias.wanted:
+                    want(found)
+        self._has_aliases = self._has_aliases or bool(builder.aliases)
+        self._pending = still
+
+    def _recover(self, source: LayerSource, wanted: dict[int, Hidden], label: str) -> None:
+        """Read a layer again for files that only hard links keep."""
+        with InflatedLayer(source, label=label) as layer:
+            reader = TarReader(layer, label=label)
+            for member in reader:
+                if file := wanted.pop(member.offset, None):
+                    _copy(reader, member, self._writer, file)
+                if not wanted:
+                    return
+
+
+class _Builder:
+    """Puts the members of one layer into its tree.
+
+    Attributes:
+        tree: The layer's.
+        aliases: Hard links whose target was not seen before them.
+        hidden: Files that were passed over.
+    """
+
+    def __init__(
+        self,
+        tree: LayerTree,
+        writer: SquashfsWriter,
+        attributes: dict[Attributes, Attributes],
+        label: str,
+    ) -> None:
+        self.tree = tree
+        self.aliases: list[Alias] = []
+        self.hidden: list[Hidden] = []
+        self._writer = writer
+        self._attributes = attributes
+        self._label = label
+
+    def add(self, member: Member, reader: TarReader) -> None:
+        """Put one member into the tree; write its bytes when they can be seen."""
+        parent, _, name = member.path.rpartition(b"/")
+        if name.startswith(_WHITEOUT):
+            self._white_out(parent, name, reader)
+        elif member.kind is Kind.DIRECTORY:
+            self.tree.state(member.path, self._intern(member), member.mtime)
+        elif not name:
+            raise reader.fail("the root of the image is no directory")
+        else:
+            own, above = self.tree.directory(parent)
+            visible = not is_hidden(above, name)
+            if member.kind is None:
+                inode = self._link(member, reader, visible=visible)
+            else:
+                inode = self._inode(member, reader, visible=visible)
+            self.tree.put(own, name, inode)
+
+    def _white_out(self, parent: bytes, name: bytes, reader: TarReader) -> None:
+        own: LayerDirectory = self.tree.directory(parent)[0]
+        if name == _OPAQUE:
+            own.opaque = True
+        elif not name.startswith(_AUFS):
+            target = name[len(_WHITEOUT) :]
+            if target in {b"", b".", b".."}:
+                raise reader.fail("a whiteout of nothing")
+            own.whiteouts.add(target)
+
+    def _intern(self, member: Member) -> Attributes:
+        attributes = Attributes(member.mode, member.uid, member.gid, member.xattrs)
+        return self._attributes.setdefault(attributes, attributes)
+
+    def _inode(self, member: Member, reader: TarReader, *, visible: bool) -> Inode:
+        kind = member.kind or Kind.FILE
+        attributes = self._intern(member)
+        if kind is Kind.FILE:
+            if visible:
+                inode = Inode(kind, attributes, member.mtime)
+                _copy(reader, member, self._writer, inode)
+                return inode
+            file = Hidden(attributes, member.mtime, offset=member.offset)
+            self.hidden.append(file)
+            return file
+        content: bytes | int | None = None
+        if kind is Kind.SYMLINK:
+            content = member.link
+        elif kind in {Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE}:
+            content = device_number(*member.device)
+        return Inode(kind, attributes, member.mtime, content)
+
+    def _link(self, member: Member, reader: TarReader, *, visible: bool) -> Inode:
+        """Return what a hard link stands for."""
+        target = self.tree.find(member.link)
+        if target is None:
+            target = Alias(member.link, label=self._label, offset=member.offset)
+            self.aliases.append(target)
+        elif target.kind is Kind.DIRECTORY:
+            raise reader.fail("a hard link to a directory")
+        if visible:
+            want(target)
+        return target
+
+
+def _copy(reader: TarReader, member: Member, writer: SquashfsWriter, inode: Inode) -> None:
+    writer.begin(inode)
+    reader.copy(member, writer)
+    writer.end()
+
+
+def _leads_to(inode: Inode, alias: Alias) -> bool:
+    """Tell whether a chain of hard links ends in the one that is to be bound."""
+    found: Inode | None = inode
+    while isinstance(found, Alias):
+        if found is alias:
+            return True
+        found = found.target
+    return False
+
+
+def _follow_links(root: Inode) -> None:
+    """Replace aliases by what they stand for.
+
+    Raises:
+        FormatError: A hard link's target is in no layer, or is a directory.
+    """
+    waiting = [root]
+    while waiting:
+        entries = waiting.pop().directory.entries
+        for name, inode in entries.items():
+            if inode.kind is Kind.DIRECTORY:
+                waiting.append(inode)
+            elif isinstance(inode, Alias):
+                found = resolve(inode)
+                if found is None:
+                    raise _dangling(inode, "to something that no layer below holds")
+                if found.kind is Kind.DIRECTORY:
+                    raise _dangling(inode, "to a directory")
+                entries[name] = found
+
+
+def _dangling(alias: Alias, what: str) -> FormatError:
+    return FormatError(f"{alias.label}: a hard link {what}", offset=alias.offset)
+
+
+def _digest(out: BinaryIO, start: int, size: int) -> Digest:
+    """Return the digest of a stretch of the file; leaves its position behind it."""
+    out.seek(start)
+    digest = hashlib.sha256()
+    while size:
+        data = out.read(min(size, _HASHED))
+        digest.update(data)
+        size -= len(data)
+    return Digest(f"sha256:{digest.hexdigest()}")

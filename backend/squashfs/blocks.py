@@ -1,0 +1,262 @@
+"""File contents on their way to disk: cut into blocks, compressed on all cores, in order.
+
+What goes out, and where, depends on what came in and on nothing else: blocks are written in
+the order in which they were handed over, however the threads finish.
+
+Files of up to ``PACKED_SIZE`` bytes share fragment blocks; a longer file's end is a block of
+its own, so that reading one file never unpacks more than it has to.  A block of zeros is
+not stored.  A file whose blocks are those of an earlier one is taken back once its last
+block is written, and shares the earlier one's.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from threading import local
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from backend.squashfs.inode import EMPTY, NO_FRAGMENT, Place
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from typing import BinaryIO
+
+    from backend.squashfs.compression import Buffer, Compression
+    from backend.squashfs.inode import Inode
+
+STORED = 1 << 24
+"""Set in a block's size where it is stored as it is."""
+
+_COMPARED = 1 << 20
+"""Bytes read at once of two files that may be equal."""
+
+_SIZE = struct.Struct("<I")
+_FRAGMENT = struct.Struct("<QII")
+
+
+class _Run:
+    """The blocks of one file as they arrive.
+
+    Attributes:
+        inode: Gets its place when the last block is written.
+        size: Of the file, in bytes.
+        start: Of the first stored block; None before it.
+        words: The block list.
+        check: CRC-32 over the stored blocks.
+    """
+
+    __slots__ = ("check", "inode", "size", "start", "words")
+
+    def __init__(self, inode: Inode) -> None:
+        self.inode = inode
+        self.size = 0
+        self.start: int | None = None
+        self.words = bytearray()
+        self.check = 0
+
+
+_Packed = tuple["Buffer", int]
+"""A block as it goes to disk, and its size word."""
+
+
+class BlockWriter:
+    """Writes data and fragment blocks behind each other.
+
+    Args:
+        out: Stands where the first block goes; must be readable too.
+        origin: ``out``'s position of the file system's first byte.
+        position: Where ``out`` stands, in bytes from the file system's first.
+        compression: For all blocks.
+        block_size: Bytes in a block before compression.
+        threads: That compress.
+    """
+
+    def __init__(  # noqa: PLR0913  (what a block's life depends on, no more)
+        self,
+        out: BinaryIO,
+        *,
+        origin: int,
+        position: int,
+        compression: Compression,
+        block_size: int,
+        packed_size: int,
+        threads: int,
+    ) -> None:
+        self.position = position
+        self.block_size = block_size
+        self.packed_size = packed_size
+        self.fragments: list[bytes] = []
+        self._out = out
+        self._origin = origin
+        self._compression = compression
+        self._local = local()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="squashfs")
+        self._most_waiting = 4 * threads
+        self._waiting: deque[tuple[_Run | None, Future[_Packed] | int]] = deque()
+        self._shared = bytearray()
+        self._shared_count = 0
+        self._known: dict[tuple[int, int, bytes], list[int]] = {}
+
+    def close(self) -> None:
+        """Stop the threads; what is not written yet is lost."""
+        self._waiting.clear()
+        self._pool.shutdown(cancel_futures=True)
+
+    def begin(self, inode: Inode) -> None:
+        """Start a file; its inode gets its place once its last block is written."""
+        self._run = _Run(inode)
+        self._pieces: list[Buffer] = []
+        self._held = 0
+
+    def write(self, data: Buffer) -> None:
+        """Append to the file; ``data`` must stay as it is until it is compressed."""
+        start, left = 0, len(data)
+        self._run.size += left
+        while self._held + left >= self.block_size:
+            taken = self.block_size - self._held
+            self._pieces.append(data[start : start + taken] if left != taken or start else data)
+            self._cut()
+            start += taken
+            left -= taken
+        if left:
+            self._pieces.append(data[start:] if start else data)
+            self._held += left
+
+    def hole(self, size: int) -> None:
+        """Append ``size`` zeros to the file.
+
+        Raises:
+            FormatError: The file system's block lists would not fit in memory.
+        """
+        filling = min(size, -self._held % self.block_size)
+        if filling:
+            self.write(bytes(filling))
+            size -= filling
+        whole, rest = divmod(size, self.block_size)
+        if whole:
+            self._run.size += whole * self.block_size
+            self._queue(self._run, whole)
+        if rest:
+            self.write(bytes(rest))
+
+    def end(self) -> None:
+        """Complete the file."""
+        run = self._run
+        if run.size > self.packed_size:
+            if self._held:
+                self._cut()
+            self._queue(run, 0)
+        elif run.size:
+            run.inode.content = self._share(run.size)
+        else:
+            run.inode.content = EMPTY
+
+    def finish(self) -> None:
+        """Write everything that is still on its way."""
+        self._flush_shared()
+        self._drain(0)
+
+    def _share(self, size: int) -> bytes:
+        """Put a small file into the open fragment block and return its place."""
+        if len(self._shared) + size > self.block_size:
+            self._flush_shared()
+        offset = len(self._shared)
+        for piece in self._pieces:
+            self._shared += piece
+        return Place(size, 0, self._shared_count, offset, b"").pack()
+
+    def _flush_shared(self) -> None:
+        if self._shared:
+            self._queue(None, self._pool.submit(self._pack, bytes(self._shared)))
+            self._shared.clear()
+            self._shared_count += 1
+
+    def _cut(self) -> None:
+        """Hand what is held over as one block."""
+        pieces, self._pieces, self._held = self._pieces, [], 0
+        block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        zeros = not (block[0] or block[-1]) and not bytes(block).strip(b"\0")
+        self._queue(self._run, 1 if zeros else self._pool.submit(self._pack, block))
+
+    def _pack(self, block: Buffer) -> tuple[Buffer, int]:
+        """Return a block as it goes to disk and its size word; runs in the pool's threads."""
+        try:
+            compress = self._local.compress
+        except AttributeError:
+            compress = self._local.compress = self._compression.compressor(self.block_size)
+        packed = compress(block)
+        if len(packed) < len(block):
+            return packed, len(packed)
+        return block, len(block) | STORED
+
+    def _queue(self, run: _Run | None, task: Future[_Packed] | int) -> None:
+        """Let a block wait for its turn.
+
+        Args:
+            run: The block's file; None for a fragment block.
+            task: The packed block to come; or a count of blocks of zeros, where 0 says that
+                the file is complete.
+        """
+        self._waiting.append((run, task))
+        self._drain(self._most_waiting)
+
+    def _drain(self, most: int) -> None:
+        """Write blocks in order until at most ``most`` wait."""
+        while len(self._waiting) > most:
+            run, task = self._waiting.popleft()
+            if not isinstance(task, int):
+                self._write(run, *task.result())
+            elif run and task:
+                run.words += bytes(4 * task)
+            elif run:
+                self._complete(run)
+
+    def _write(self, run: _Run | None, data: Buffer, word: int) -> None:
+        if run is None:
+            self.fragments.append(_FRAGMENT.pack(self.position, word, 0))
+        else:
+            self._note(run, data, word)
+        self._out.write(data)
+        self.position += len(data)
+
+    def _note(self, run: _Run, data: Buffer, word: int) -> None:
+        if run.start is None:
+            run.start = self.position
+        run.words += _SIZE.pack(word)
+        run.check = crc32(data, run.check)
+
+    def _complete(self, run: _Run) -> None:
+        """Give a file its place: its own blocks, or those of an equal file before it."""
+        words = bytes(run.words)
+        start = 0 if run.start is None else self._earlier(run, run.start, words)
+        run.inode.content = Place(run.size, start, NO_FRAGMENT, 0, words).pack()
+
+    def _earlier(self, run: _Run, start: int, words: bytes) -> int:
+        """Return where an equal file starts, this one's blocks taken back; else ``start``."""
+        known = self._known.setdefault((run.check, run.size, words), [])
+        length = self.position - start
+        for other in known:
+            if self._equal(other, start, length):
+                self.position = start
+                self._out.seek(self._origin + start)
+                return other
+        known.append(start)
+        return start
+
+    def _equal(self, one: int, other: int, length: int) -> bool:
+        """Tell whether two stretches of the file system hold the same bytes."""
+        for done in range(0, length, _COMPARED):
+            size = min(_COMPARED, length - done)
+            if self._read(one + done, size) != self._read(other + done, size):
+                break
+        else:
+            return True
+        self._out.seek(self._origin + self.position)
+        return False
+
+    def _read(self, position: int, size: int) -> bytes:
+        self._out.seek(self._origin + position)
+        return self._out.read(size)
