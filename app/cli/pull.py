@@ -1,0 +1,64 @@
+"""``sifdeck pull [OUTPUT] URI``: an image from a registry as one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from app.cli.common import job_option, json_option
+from app.cli.images import image_options, pull_options
+from app.cli.progress import reporting
+
+
+@click.command(short_help="Pull an image from a registry into one OCI-SIF file.")
+@click.argument("arguments", metavar="[OUTPUT] URI", nargs=-1, required=True)
+@click.option("-F", "--force", is_flag=True, help="Overwrite a file that exists.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The folder to write to.  [default: the current one]",
+)
+@image_options
+@json_option
+@job_option("arguments")
+@click.pass_context
+def pull(
+    ctx: click.Context,
+    /,
+    *,
+    arguments: tuple[str, ...],
+    force: bool,
+    folder: Path | None,
+    as_json: bool,
+    **options: object,
+) -> None:
+    r"""Pull the image URI and write it to OUTPUT, one OCI-SIF file.
+
+    \b
+    sifdeck pull docker://ubuntu:24.04                  # ubuntu_24.04.oci.sif
+    sifdeck pull tools.sif docker://ghcr.io/lab/tools
+    sifdeck pull --arch arm64 docker://alpine
+
+    The file appears when it is complete; what was downloaded stays in the cache, so that a
+    pull that was cut goes on where it was.
+    """
+    from backend import pull as pulling
+    from backend.events import Finished
+    from backend.reference import parse
+    from backend.settings import flag, variable
+
+    if len(arguments) > 2:
+        raise click.UsageError("pull takes one image, and before it at most one file to write")
+    reference = parse(arguments[-1])
+    place = folder or Path(variable("PULLDIR") or variable("PULLFOLDER") or "")
+    target = place / (arguments[0] if len(arguments) > 1 else reference.file_name())
+    with reporting(
+        ctx, verb="pull", title=str(reference), target=str(target), as_json=as_json
+    ) as report:
+        overwrite = force or flag("FORCE")
+        made = pulling.pull_image(
+            reference, target, pull_options(options, overwrite=overwrite), report
+        )
+        report(Finished(path=str(target), digest=made.digest, size=made.size))

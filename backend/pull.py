@@ -1,0 +1,349 @@
+"""From a registry to one OCI-SIF file, in one streaming pass (design.md, "How data flows").
+
+The download runs in a thread with an event loop of its own; the calling thread converts.
+Between them stands one future per layer: the converter walks the layers top first and opens
+each the moment it is complete and verified, so that compression starts long before the base
+layer has arrived.  Whichever side fails ends the other.
+
+A conversion is a function of the source manifest's digest, the options and the version of our
+format.  ``run docker://...`` keeps its results in the cache under that key
+(:func:`cached_image`), and :func:`pull_image` takes the layers from there when it finds them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import os
+import shutil
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from backend import events
+from backend.errors import ExistsError, FormatError, VerificationError
+from backend.layers.squash import LayerSource, squash_layers
+from backend.oci import media
+from backend.oci.image import parse_config
+from backend.oci.platform import Platform, host_platform
+from backend.paths import cache_home
+from backend.registry.client import RegistryClient
+from backend.registry.credentials import Credentials
+from backend.sif.ocisif import OciSifWriter, read_ocisif
+from backend.sif.provenance import Source, convert_documents
+from backend.squashfs.compression import Compression
+from backend.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from backend.oci.image import Descriptor
+    from backend.reference import Reference
+    from backend.registry.client import RemoteImage
+    from backend.sif.ocisif import OciSif, WrittenImage
+    from backend.sif.provenance import Documents
+
+    MakeDocuments = Callable[[Sequence[Descriptor]], Documents]
+
+T = TypeVar("T")
+
+FORMAT_VERSION = 1
+"""Raised when the same source and options would give other bytes than before."""
+_COPY_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullOptions:
+    """How to get an image and what to make of it.
+
+    Attributes:
+        platform: Chosen from an index.
+        compression: Of the squashfs blocks.
+        overwrite: Whether a target that exists is replaced.
+        plain_http: Talk HTTP to the registry.
+        credentials: Where logins are looked up.
+        cache: The cache's folder.
+    """
+
+    platform: Platform = field(default_factory=host_platform)
+    compression: Compression = field(default_factory=Compression)
+    overwrite: bool = False
+    plain_http: bool = False
+    credentials: Credentials = field(default_factory=Credentials)
+    cache: Path = field(default_factory=cache_home)
+
+    def key(self, digest: str) -> str:
+        """Return the name under which the conversion of ``digest`` is kept in the cache."""
+        text = f"{FORMAT_VERSION} {digest} {self.compression}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pull_image(
+    reference: Reference, target: Path, options: PullOptions, report: events.Report
+) -> WrittenImage:
+    """Pull ``reference`` and write it to ``target``.
+
+    Either the whole file stands there afterwards or what was there before; verified blobs stay
+    in the cache for the next try.
+
+    Args:
+        reference: A registry image.
+        target: The file to write; its folder must exist.
+        options: See :class:`PullOptions`.
+        report: Gets the events.
+
+    Raises:
+        ExistsError: ``target`` exists and ``options.overwrite`` is not set.
+        NotFoundError: The registry has no such image, or not for the platform.
+        AuthenticationError: The registry wants other credentials.
+        NetworkError: The connection failed too often.
+        VerificationError: A blob is not what its digest says.
+        FormatError: The image breaks its specification.
+        SpaceError: A file system is full.
+    """
+    if not options.overwrite and os.path.lexists(target):
+        raise ExistsError(
+            f"Image file already exists: {str(target)!r} - will not overwrite",
+            hint="choose another name, or overwrite it with -F",
+        )
+    with _Download(reference, options, report) as download:
+        image = download.image()
+        converted = _converted_path(options, image.digest)
+        if converted.exists():
+            return _copy_converted(converted, download, target, options)
+        return _convert(download, str(reference), target, options)
+
+
+def cached_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:
+    """Return an OCI-SIF of ``reference`` in the cache, made now if it is not there.
+
+    The caller holds nothing: whoever cleans the cache meanwhile leaves an open file readable.
+
+    Raises:
+        BackendError: As :func:`pull_image`, but for ExistsError.
+    """
+    with _Download(reference, options, report) as download:
+        image = download.image()
+        path = _converted_path(options, image.digest)
+        if path.exists():
+            os.utime(path)  # the cache forgets what was not used for longest
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            _convert(download, "", path, options)
+        except ExistsError:  # another process was faster, and its file has the same bytes
+            report(events.Note(level="info", text="Using the image that another process made"))
+        return path
+
+
+class _Download:
+    """The download side: a thread that resolves the image and fetches its blobs.
+
+    Leaving the block ends the thread, whatever it is waiting for.
+    """
+
+    def __init__(self, reference: Reference, options: PullOptions, report: events.Report) -> None:
+        self.reference = reference
+        self._options = options
+        self.report = report
+        self._image: Future[RemoteImage] = Future()
+        self._config: Future[bytes] = Future()
+        self._layers: dict[int, Future[Path]] = {}
+        self._loop = asyncio.new_event_loop()
+        self._go = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, "download")
+        self._end: Future[None] = self._thread.submit(self._run)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(RuntimeError):  # closed: it has ended by itself
+            self._loop.call_soon_threadsafe(self._cancel)
+        self._thread.shutdown()
+
+    def image(self) -> RemoteImage:
+        """Wait for the image that the reference means."""
+        return self._wait(self._image)
+
+    def begin(self, *, layers: bool = True) -> None:
+        """Let the configuration be fetched, and the layers unless they are not needed."""
+        count = len(self.image().manifest.layers) if layers else 0
+        self._layers = {index: Future() for index in range(count)}
+        self._loop.call_soon_threadsafe(self._go.set)
+
+    def config(self) -> bytes:
+        """Wait for the image configuration, as received."""
+        return self._wait(self._config)
+
+    def layer(self, index: int) -> Path:
+        """Wait for a layer and return its file, which is complete and verified."""
+        return self._wait(self._layers[index])
+
+    def _wait(self, wanted: Future[T]) -> T:
+        """Return what ``wanted`` gets, or raise what ended the download before that."""
+        either: Iterable[Future[Any]] = (wanted, self._end)
+        wait(either, return_when=FIRST_COMPLETED)
+        if not wanted.done():
+            self._end.result()
+        return wanted.result()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._work())
+
+    def _cancel(self) -> None:
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+
+    async def _work(self) -> None:
+        options = self._options
+        client = RegistryClient(credentials=options.credentials, plain_http=options.plain_http)
+        async with client:
+            self.report(events.Phase(name="resolve"))
+            image = await client.resolve(self.reference, options.platform)
+            self.report(events.Phase(name="resolve", state="done"))
+            self.report(_resolved(image))
+            self._image.set_result(image)
+            await self._go.wait()
+            await self._fetch(client, image)
+
+    async def _fetch(self, client: RegistryClient, image: RemoteImage) -> None:
+        """Fetch the configuration, which the converter needs first, and then the layers."""
+        store = Store(self._options.cache)
+        config = await store.fetch(
+            client,
+            image.reference,
+            image.manifest.config,
+            role="config",
+            index=0,
+            report=self.report,
+        )
+        self._config.set_result(config.read_bytes())
+        if self._layers:
+            await store.fetch_layers(client, image, report=self.report, on_layer=self._arrived)
+
+    def _arrived(self, index: int, path: Path) -> None:
+        self._layers[index].set_result(path)
+
+
+def _resolved(image: RemoteImage) -> events.Resolved:
+    return events.Resolved(
+        reference=str(image.reference),
+        digest=image.digest,
+        platform=str(image.platform),
+        total=sum(layer.size for layer in image.manifest.layers),
+    )
+
+
+def _converted_path(options: PullOptions, digest: str) -> Path:
+    return options.cache / "oci-sif" / f"{options.key(digest)}.oci.sif"
+
+
+def _convert(download: _Download, name: str, target: Path, options: PullOptions) -> WrittenImage:
+    """Fetch the blobs and write the OCI-SIF; ``name`` is recorded as the source's reference."""
+    image = download.image()
+    download.begin()
+    layers = image.manifest.layers
+    if all(layer.media_type == media.SQUASHFS_LAYER for layer in layers):
+        return _store_as_is(download, name, target, options)
+    config = parse_config(download.config())
+    diff_ids = config.diff_ids
+    if len(diff_ids) != len(layers):
+        raise FormatError(
+            f"the configuration names {len(diff_ids)} layers, the manifest {len(layers)}"
+        )
+    sources = [
+        LayerSource(
+            media_type=layer.media_type,
+            open=functools.partial(_open_layer, download, index),
+            diff_id=diff_ids[index],
+            size=layer.size,
+        )
+        for index, layer in enumerate(layers)
+    ]
+    with OciSifWriter(target, layer_count=1, overwrite=options.overwrite) as writer:
+        with writer.layer() as out:
+            squashed = squash_layers(
+                sources,
+                out,
+                compression=options.compression,
+                report=download.report,
+                created=_seconds(config.created),
+            )
+            out.digest = squashed.digest
+        return writer.finish(_documents(download, name))
+
+
+def _seconds(created: str) -> int:
+    """Return an RFC 3339 time as squashfs holds it: seconds since 1970, 0 for anything else."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return 0
+    return min(max(0, int(moment.timestamp())), 0xFFFF_FFFF) if moment.tzinfo else 0
+
+
+def _store_as_is(
+    download: _Download, name: str, target: Path, options: PullOptions
+) -> WrittenImage:
+    """Write an image whose layers are squashfs already; its digest stays what it was."""
+    layers = download.image().manifest.layers
+    with OciSifWriter(target, layer_count=len(layers), overwrite=options.overwrite) as writer:
+        for index, layer in enumerate(layers):
+            with writer.layer(layer.media_type) as out, _open_layer(download, index) as source:
+                shutil.copyfileobj(source, out, _COPY_CHUNK)
+        return writer.finish(_documents(download, name))
+
+
+def _copy_converted(
+    converted: Path, download: _Download, target: Path, options: PullOptions
+) -> WrittenImage:
+    """Write the image with the layers of an earlier conversion, which have the same bytes."""
+    download.begin(layers=False)
+    image = read_ocisif(converted)
+    documents = _documents(download, str(download.reference))
+    with (
+        OciSifWriter(target, layer_count=len(image.layers), overwrite=options.overwrite) as writer,
+        converted.open("rb") as source,
+    ):
+        for layer in image.layers:
+            source.seek(layer.offset)
+            with writer.layer(layer.media_type) as out:
+                _copy(source, out, layer.size)
+        return writer.finish(functools.partial(_checked, documents, image))
+
+
+def _copy(source: BinaryIO, out: BinaryIO, size: int) -> None:
+    while size > 0 and (chunk := source.read(min(size, _COPY_CHUNK))):
+        out.write(chunk)
+        size -= len(chunk)
+
+
+def _checked(make: MakeDocuments, image: OciSif, layers: Sequence[Descriptor]) -> Documents:
+    """Return the documents, unless the cache gave other bytes than were once written to it."""
+    if [layer.digest for layer in layers] != [layer.digest for layer in image.layers]:
+        raise VerificationError(
+            f"{image.path} in the cache is damaged", hint=f"remove it: rm {image.path}"
+        )
+    return make(layers)
+
+
+def _documents(download: _Download, name: str) -> MakeDocuments:
+    image = download.image()
+    source = Source(
+        raw_manifest=image.raw_manifest,
+        media_type=image.media_type,
+        raw_config=download.config(),
+        reference=name,
+    )
+    return functools.partial(convert_documents, source)
+
+
+def _open_layer(download: _Download, index: int) -> BinaryIO:
+    return download.layer(index).open("rb")

@@ -1,0 +1,224 @@
+"""Pulling from a real registry: one file, the same everywhere, or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backend.errors import ExitCode
+from backend.sif.ocisif import read_ocisif
+from backend.squashfs.inode import Kind
+from backend.squashfs.reader import SquashfsReader
+from tests.support import images
+from tests.support.images import Entry, directory, layer
+
+if TYPE_CHECKING:
+    from tests.support.registry import Registry
+
+pytestmark = pytest.mark.registry
+
+
+def sifdeck(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a process."""
+    return subprocess.run(
+        [sys.executable, "-m", "app", *args],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd()), **more},
+        cwd=more.get("PWD"),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return the folder that images are pulled into."""
+    path = tmp_path / "images"
+    path.mkdir()
+    return path
+
+
+def three_layers() -> images.MadeImage:
+    """Make an image with something hidden in each way."""
+    return images.image(
+        [
+            layer(
+                directory("etc"), Entry(name="etc/a", data=b"base"), Entry(name="etc/b", data=b"b")
+            ),
+            layer(directory("etc"), Entry(name="etc/.wh.b"), directory("opt"), Entry(name="opt/x")),
+            layer(directory("etc"), Entry(name="etc/a", data=b"top", mode=0o600, uid=7)),
+        ],
+        config={"Cmd": ["/etc/a"], "Labels": {"from": "test"}},
+    )
+
+
+def names(path: Path) -> dict[str, bytes]:
+    """Return every regular file of a pulled image and its bytes."""
+    image = read_ocisif(path)
+    with path.open("rb") as file:
+        reader = SquashfsReader(file, offset=image.layers[0].offset)
+        return {
+            name.decode().lstrip("/"): b"".join(reader.read(node))
+            for name, node in reader.walk()
+            if node.kind is Kind.FILE
+        }
+
+
+def test_a_pull_writes_one_squashed_file(registry: Registry, folder: Path) -> None:
+    made = three_layers()
+    registry.push(made, "three", "v1")
+    done = sifdeck("pull", "--no-https", f"docker://{registry.host}/three:v1", PWD=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    path = folder / "three_v1.oci.sif"
+    assert [entry.name for entry in folder.iterdir()] == [path.name]
+    assert names(path) == {"etc/a": b"top", "opt/x": b""}
+    image = read_ocisif(path)
+    assert image.config.cmd == ("/etc/a",)
+    assert image.config.labels == {"from": "test"}
+    assert oct(path.stat().st_mode & 0o7777) == "0o755"
+
+
+def test_the_same_digest_gives_the_same_bytes(registry: Registry, folder: Path) -> None:
+    registry.push(three_layers(), "same", "v1")
+    uri = f"docker://{registry.host}/same:v1"
+    for name, cache in (("one", "a"), ("two", "b"), ("three", "b")):
+        done = sifdeck(
+            "pull", "--no-https", str(folder / name), uri, SIFDECK_CACHE_DIR=str(folder / cache)
+        )
+        assert done.returncode == 0, done.stderr
+    contents = {(folder / name).read_bytes() for name in ("one", "two", "three")}
+    assert len(contents) == 1
+
+
+def test_an_existing_file_is_kept_without_force(registry: Registry, folder: Path) -> None:
+    registry.push(three_layers(), "kept", "v1")
+    target = folder / "kept.sif"
+    target.write_text("precious")
+    uri = f"docker://{registry.host}/kept:v1"
+    refused = sifdeck("pull", "--no-https", str(target), uri)
+    assert refused.returncode == ExitCode.FAILED
+    assert "will not overwrite" in refused.stderr
+    assert target.read_text() == "precious"
+    assert sifdeck("pull", "-F", "--no-https", str(target), uri).returncode == 0
+    assert read_ocisif(target).config.cmd == ("/etc/a",)
+
+
+def test_json_is_events(registry: Registry, folder: Path) -> None:
+    registry.push(three_layers(), "told", "v1")
+    done = sifdeck(
+        "pull", "--json", "--no-https", str(folder / "x"), f"docker://{registry.host}/told:v1"
+    )
+    kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
+    assert kinds[0] == "started"
+    assert kinds[-1] == "finished"
+    assert {"resolved", "blob"} <= set(kinds)
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "words"),
+    [
+        ("absent:v1", ExitCode.NOT_FOUND, "absent"),
+        ("other:v1", ExitCode.NOT_FOUND, "linux/s390x"),
+    ],
+)
+def test_what_is_not_there(
+    registry: Registry, folder: Path, image: str, status: ExitCode, words: str
+) -> None:
+    registry.push_index("other", "v1", (three_layers(), "linux/s390x"))
+    done = sifdeck("pull", "--no-https", f"docker://{registry.host}/{image}", PWD=str(folder))
+    assert done.returncode == status, done.stderr
+    assert words in done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_a_dead_registry_is_a_network_error(folder: Path) -> None:
+    done = sifdeck("pull", "--no-https", "docker://127.0.0.1:1/x", PWD=str(folder))
+    assert done.returncode == ExitCode.NETWORK
+    assert "127.0.0.1:1" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_layer_that_lies_about_its_content_is_refused(registry: Registry, folder: Path) -> None:
+    made = three_layers()
+    document = json.loads(made.manifest)
+    config = json.loads(made.blobs[document["config"]["digest"]])
+    config["rootfs"]["diff_ids"][1] = "sha256:" + "0" * 64
+    raw = json.dumps(config).encode()
+    made.blobs[images.digest(raw)] = raw
+    document["config"] |= {"digest": images.digest(raw), "size": len(raw)}
+    made.manifest = json.dumps(document).encode()
+    registry.push(made, "lies", "v1")
+    done = sifdeck("pull", "--no-https", f"docker://{registry.host}/lies:v1", PWD=str(folder))
+    assert done.returncode == ExitCode.VERIFICATION, done.stderr
+    assert list(folder.iterdir()) == []
+
+
+def test_a_full_disk_leaves_blobs_and_nothing_else(registry: Registry, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    made = images.image([layer(Entry(name="big", data=os.urandom(3 << 20)))])
+    registry.push(made, "big", "v1")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)], check=True, timeout=20
+    )
+    try:
+        cache = tmp_path / "cache"
+        done = sifdeck(
+            "pull",
+            "--no-https",
+            f"docker://{registry.host}/big:v1",
+            PWD=str(small),
+            SIFDECK_CACHE_DIR=str(cache),
+        )
+        assert done.returncode == ExitCode.NO_SPACE, done.stderr
+        assert "Traceback" not in done.stderr
+        assert list(small.iterdir()) == []
+        digest = json.loads(made.manifest)["layers"][0]["digest"].removeprefix("sha256:")
+        assert [path for path in cache.rglob(f"*{digest}*") if path.stat().st_size > 3_000_000]
+    finally:
+        subprocess.run(["umount", str(small)], check=True, timeout=20)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
+def test_an_ended_pull_leaves_no_target(
+    registry: Registry, folder: Path, number: signal.Signals
+) -> None:
+    data = [layer(Entry(name=f"f{i}", data=os.urandom(4 << 20))) for i in range(8)]
+    registry.push(images.image(data), f"ended{number}", "v1")
+    argv = ["pull", "--json", "--no-https", f"docker://{registry.host}/ended{number}:v1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", *argv],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )
+    assert process.stdout
+    with process.stdout:
+        for line in process.stdout:
+            if json.loads(line)["kind"] == "blob":
+                break
+        process.send_signal(number)
+        process.stdout.read()
+    assert process.wait(timeout=20) != 0
+    target = folder / f"ended{number}_v1.oci.sif"
+    assert not target.exists()
+    started = time.monotonic()
+    again = sifdeck(*argv, PWD=str(folder))
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - started < 60
+    assert [entry.name for entry in folder.iterdir()] == [target.name]
