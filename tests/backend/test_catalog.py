@@ -11,7 +11,7 @@ import pytest
 from backend.catalog import Catalog, Image
 from backend.oci.digest import digest_of
 from backend.sif import ocisif
-from tests.support.sifs import write_native, write_ocisif
+from tests.support.imagefiles import write_native, write_ocisif
 
 if TYPE_CHECKING:
     from pathlib import Path
