@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-View = Literal[
-    "deck", "list", "images", "image", "registries", "jobs", "job", "log", "running", "doctor"
-]
-"""Where an action is offered: ``deck`` everywhere, ``list`` and ``log`` where one has the focus."""
-
-VIEWS: Mapping[View, str] = {
+VIEWS: Mapping[str, str] = {
     "images": "Images",
     "registries": "Registries",
     "jobs": "Jobs",
@@ -78,7 +73,7 @@ class Action:
 
     @property
     def view(self) -> str:
-        """Where it is offered."""
+        """Where it is offered: ``deck`` is everywhere, ``list`` and ``log`` need the focus."""
         return self.id.partition(".")[0]
 
     @property

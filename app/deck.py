@@ -1,0 +1,356 @@
+"""The deck: five views over images, registries, jobs, containers and this host.
+
+The app is thin.  It owns the views, watches the jobs, shows dialogs, and starts the command
+lines that they compose: the work itself is done by ``sifdeck VERB`` in processes of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+import signal
+from typing import TYPE_CHECKING, Any
+
+from textual import on, work
+from textual.app import App
+from textual.css.query import NoMatches
+
+from app import clipboard
+from app.board import Board
+from app.desk import OURSELVES
+from app.dialogs.confirm import ConfirmDialog
+from app.dialogs.fill import FillDialog
+from app.dialogs.help import HelpDialog
+from app.dialogs.report import ReportDialog
+from app.forms import WINDOW, pull_form, run_form
+from app.handover import run_foreground
+from app.palette import Palette
+from app.requests import (
+    CommandRequested,
+    CopyRequested,
+    JobRequested,
+    RetryRequested,
+    RunRequested,
+)
+from app.screens.doctor import DoctorScreen
+from app.screens.images import ImagesScreen
+from app.screens.jobs import JobsScreen
+from app.screens.registries import RegistriesScreen
+from app.screens.running import RunningScreen
+from app.screens.view import ViewScreen, bindings
+from app.themes import THEMES, choose_theme
+from app.trouble import Trouble, trouble_of
+from backend.errors import BackendError, ToolError
+from backend.jobs import Watch
+from backend.process import run_tool
+
+if TYPE_CHECKING:
+    from textual.screen import Screen
+
+    from app.commands import CommandLine
+    from app.desk import Desk
+    from app.forms import Form
+
+_FRAME_S = 0.2
+"""Seconds between two looks at the jobs while something happens: 5 Hz."""
+_BEAT_S = 1.0
+"""Seconds between two looks at the jobs while some run and nothing happens."""
+_COMMAND_S = 60.0
+"""Seconds that a command may take which is no job."""
+
+SCREENS = {
+    "images": ImagesScreen,
+    "registries": RegistriesScreen,
+    "jobs": JobsScreen,
+    "running": RunningScreen,
+    "doctor": DoctorScreen,
+}
+
+
+class Deck(App[int]):
+    """The app.
+
+    Args:
+        desk: What its screens look things up in.
+        theme: Name of a theme; empty means the one that fits the terminal.
+    """
+
+    TITLE = "sifdeck"
+    CSS_PATH = ["deck.tcss", "dialogs.tcss"]
+    DEFAULT_MODE = "images"
+    ENABLE_COMMAND_PALETTE = True
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+    COMMANDS = {Palette}
+    BINDINGS = bindings("deck")
+
+    def __init__(self, desk: Desk, *, theme: str = "") -> None:
+        super().__init__()
+        self.desk = desk
+        self.board = Board(desk.jobs)
+        self._watch: Watch | None = None
+        self._looking = False
+        for name, screen in SCREENS.items():
+            self.add_mode(name, self._maker(screen))
+        for one in THEMES:
+            self.register_theme(one)
+        self.theme = theme or choose_theme()
+        self.set_keymap(desk.keymap)
+        self.animation_level = "none"
+
+    def _maker(self, screen: type[ViewScreen]) -> Any:  # noqa: ANN401  (Textual wants a callable)
+        return lambda: screen(self.desk, self.board)
+
+    def get_default_screen(self) -> Screen[Any]:
+        """Return the screen that is shown first."""
+        return ImagesScreen(self.desk, self.board)
+
+    # Life
+
+    def on_mount(self) -> None:
+        """Watch the jobs, and leave the terminal clean when somebody ends us."""
+        loop = asyncio.get_running_loop()
+        if not self.is_headless:
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                loop.add_signal_handler(number, self._end, number)
+        with contextlib.suppress(OSError):
+            self._watch = Watch(self.desk.jobs.root)
+            loop.add_reader(self._watch.fileno(), self._jobs_changed)
+        self._look()
+
+    def _end(self, number: int) -> None:
+        self.exit(return_code=128 + number)
+
+    async def on_unmount(self) -> None:
+        """Stop watching; wait for whatever still runs."""
+        if self._watch:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+        self.workers.cancel_all()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.workers.wait_for_complete()
+
+    # Jobs
+
+    def _jobs_changed(self) -> None:
+        if self._watch:
+            self._watch.drain()
+        if not self._looking:
+            self._looking = True
+            self.set_timer(_FRAME_S, self._look)
+
+    def _look(self) -> None:
+        """Read what is new about the jobs and show it; look again soon while some run."""
+        self._looking = False
+        self.board.refresh()
+        active = self.board.active
+        if self._watch:
+            self._watch.follow(row.job.number for row in active)
+        for screen in self.screen_stack:
+            if isinstance(screen, ViewScreen) and screen.is_mounted:
+                with contextlib.suppress(NoMatches):  # it is being built or taken down
+                    screen.show_board()
+        if active and not self._looking:
+            self._looking = True
+            self.set_timer(_BEAT_S, self._beat)
+
+    def _beat(self) -> None:
+        if self._looking:
+            self._look()
+
+    # Going about
+
+    def action_images(self) -> None:
+        """Go to the images."""
+        self.switch_mode("images")
+
+    def action_registries(self) -> None:
+        """Go to the registries."""
+        self.switch_mode("registries")
+
+    def action_jobs(self) -> None:
+        """Go to the jobs."""
+        self.switch_mode("jobs")
+
+    def action_running(self) -> None:
+        """Go to the containers."""
+        self.switch_mode("running")
+
+    def action_doctor(self) -> None:
+        """Go to what this host can do."""
+        self.switch_mode("doctor")
+
+    async def action_back(self) -> None:
+        """Undo one thing on the screen, else close it."""
+        screen = self.screen
+        if isinstance(screen, ViewScreen) and screen.go_back():
+            return
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_palette(self) -> None:
+        """Open the palette."""
+        self.action_command_palette()
+
+    def action_help(self) -> None:
+        """Show the keys that work here."""
+        if isinstance(self.screen, ViewScreen):
+            views = (self.screen.VIEW, *self.screen.focused_views, "deck")
+            self.push_screen(HelpDialog(self.desk, views))
+
+    async def action_refresh(self) -> None:
+        """Read again what is shown."""
+        self._look()
+
+    def action_redraw(self) -> None:
+        """Draw the whole screen again."""
+        self.refresh(repaint=True, layout=True)
+
+    def action_next_pane(self) -> None:
+        """Go to the next pane."""
+        self.screen.focus_next()
+
+    def action_previous_pane(self) -> None:
+        """Go to the pane before."""
+        self.screen.focus_previous()
+
+    def action_zoom(self) -> None:
+        """Give the focused pane the whole screen, and back."""
+        if self.screen.maximized:
+            self.screen.minimize()
+        elif self.screen.focused:
+            self.screen.maximize(self.screen.focused)
+
+    def action_help_quit(self) -> None:
+        """Say how to quit: Ctrl-C is what people type first."""
+        self.notify("q quits; jobs go on", markup=False)
+
+    # Commands
+
+    def action_copy(self) -> None:
+        """Copy the selected text, else the command line that is shown."""
+        screen = self.screen
+        selected = screen.get_selected_text()
+        if selected:
+            self._copy(selected)
+        elif isinstance(screen, ViewScreen):
+            self._copy(str(screen.command()))
+
+    @on(CopyRequested)
+    def _copy_requested(self, event: CopyRequested) -> None:
+        self._copy(event.text)
+
+    @work(group="clipboard")
+    async def _copy(self, text: str) -> None:
+        place = await clipboard.copy(text, self)
+        self.notify(f"copied {len(text)} characters {place}", markup=False)
+
+    def action_pull(self) -> None:
+        """Ask what to pull."""
+        subject = self.screen.subject() if isinstance(self.screen, ViewScreen) else {}
+        self._ask(pull_form(subject.get("reference", "")))
+
+    @on(JobRequested)
+    def _job_requested(self, event: JobRequested) -> None:
+        self._ask(event.form)
+
+    @work(group="dialog")
+    async def _ask(self, form: Form) -> None:
+        """Show a form; its command becomes a job."""
+        answers = await self.push_screen_wait(FillDialog(form))
+        if answers is not None:
+            self._start_job(form.compose(answers))
+
+    def _start_job(self, command: CommandLine) -> None:
+        try:
+            job = self.desk.jobs.start(command.argv, title=command.argv[-1])
+        except BackendError as error:
+            self._show(trouble_of(error, str(command)))
+        else:
+            self.notify(f"job #{job.number}: {command}", markup=False)
+            self._look()
+
+    @on(RetryRequested)
+    def _retry(self, event: RetryRequested) -> None:
+        try:
+            job = self.desk.jobs.retry(event.job)
+        except BackendError as error:
+            self._show(trouble_of(error, f"retry job {event.job}"))
+        else:
+            self.notify(f"job #{job.number} tries #{event.job} again")
+            self._look()
+
+    @on(CommandRequested)
+    @work(group="dialog")
+    async def _run_command(self, event: CommandRequested) -> None:
+        """Ask where that is needed, run the command, say what became of it."""
+        if event.question:
+            dialog = ConfirmDialog(event.question, str(event.command), event.go)
+            if not await self.push_screen_wait(dialog):
+                return
+        try:
+            await run_tool((*OURSELVES, *event.command.argv), timeout_s=_COMMAND_S)
+        except ToolError as error:
+            self._show(_explained(error, str(event.command)))
+        else:
+            self.notify(event.done, markup=False)
+        self._look()
+        if isinstance(self.screen, ViewScreen):
+            await self.screen.run_action("refresh")
+
+    @on(RunRequested)
+    @work(group="dialog")
+    async def _run(self, event: RunRequested) -> None:
+        """Ask how, then give the container the terminal."""
+        form = run_form(event.image, verb=event.verb, in_tmux=self.desk.in_tmux)
+        answers = await self.push_screen_wait(FillDialog(form))
+        if answers is None:
+            return
+        command = form.compose(answers)
+        if answers["place"] == WINDOW:
+            await self._open_window(command)
+            return
+        try:
+            status = await run_foreground(self, (*OURSELVES, *command.argv), str(command))
+        except BackendError as error:
+            self._show(trouble_of(error, str(command)))
+        else:
+            self.notify(f"exit status {status}: {command}", markup=False)
+        self._look()
+
+    async def _open_window(self, command: CommandLine) -> None:
+        words = shlex.join((*OURSELVES, *command.argv))
+        argv = ("tmux", "new-window", "-n", command.argv[0], words)
+        try:
+            await run_tool(argv, timeout_s=5)
+        except ToolError as error:
+            self._show(trouble_of(error, str(command)))
+
+    def _show(self, trouble: Trouble) -> None:
+        self.push_screen(ReportDialog(trouble))
+
+
+def _explained(error: ToolError, title: str) -> Trouble:
+    """Return what a command of ours printed about its failure as trouble.
+
+    The command line prints ``ERROR:``, ``why:``, ``kept:`` and ``next:`` lines; anything else
+    that it printed is the detail.
+    """
+    printed = getattr(error, "stderr", "") or error.message
+    found = {"error": "", "why": "", "kept": "", "next": ""}
+    detail = []
+    for line in printed.splitlines():
+        name, colon, text = line.partition(":")
+        if colon and name.lower() in found:
+            found[name.lower()] = text.strip()
+        elif line.strip():
+            detail.append(line)
+    return Trouble(
+        title=title,
+        what=found["error"] or error.message,
+        why=found["why"],
+        kept=found["kept"],
+        hint=found["next"],
+        detail="\n".join(detail[-20:]),
+    )

@@ -1,0 +1,51 @@
+"""What every screen of the deck is handed: where to look things up and what time it is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from backend.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from app.commands import Action
+    from backend.catalog import Catalog
+    from backend.jobs import Jobs
+
+OURSELVES = (sys.executable, "-P", "-c", "import sys, sifdeck; sys.exit(sifdeck.main())")
+"""This program again, as a process of its own; ``-P`` keeps the user's folder off its path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """Values and services; screens keep nothing else.
+
+    Attributes:
+        catalog: The images on this machine.
+        jobs: The records of jobs.
+        user: Who we are, ``alice@login03``.
+        version: Ours.
+        now: Seconds since 1970, UTC.
+        readonly: Whether nothing may be changed.
+        in_tmux: Whether tmux can open windows for us.
+        keymap: Keys that the user bound anew: id of an action to keys with commas between.
+    """
+
+    catalog: Catalog
+    jobs: Jobs
+    user: str
+    version: str = __version__
+    now: Callable[[], float] = field(default=time.time)
+    readonly: bool = False
+    in_tmux: bool = False
+    keymap: Mapping[str, str] = field(default_factory=dict)
+
+    def keys(self, action: Action) -> tuple[str, ...]:
+        """Return the keys of an action; at least one, which may be empty."""
+        bound = self.keymap.get(action.id)
+        keys = tuple(bound.split(",")) if bound is not None else action.keys
+        return keys or ("",)

@@ -1,0 +1,117 @@
+"""A form: questions, and under them the command line that the answers make, as they are typed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.binding import Binding
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widgets import Button, Input, Label, Static
+
+from app.dialogs.dialog import Dialog
+from app.requests import CopyRequested
+from backend.errors import BackendError
+from backend.escape import one_line
+from widgets.choice import Choice
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from app.commands import CommandLine
+    from app.forms import Answers, Field, Form
+
+
+class FillDialog(Dialog["Answers"]):
+    """The form; its result are the answers, which have passed the form's check."""
+
+    BINDINGS = [
+        Binding("ctrl+s", "go", "Do it"),
+        Binding("ctrl+y", "copy", "Copy the command"),
+        Binding("down", "app.focus_next", show=False),
+        Binding("up", "app.focus_previous", show=False),
+    ]
+
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self.form = form
+
+    def compose(self) -> ComposeResult:
+        """Lay out the fields, the command line, the buttons."""
+        with Vertical(classes="dialog"):
+            yield Static(one_line(self.form.title), classes="dialog-title", markup=False)
+            with VerticalScroll(classes="fields", can_focus=False):
+                for field in self.form.fields:
+                    with Horizontal(classes="field"):
+                        yield Label(field.label, markup=False)
+                        yield _control(field)
+            yield Static("", id="answer", markup=False)
+            yield Static("", id="ours", classes="dialog-command", markup=False)
+            yield Static("", id="theirs", classes="dialog-command", markup=False)
+            yield Static(self.form.note, classes="dialog-note", markup=False)
+            with Horizontal(classes="buttons"):
+                yield Button("Cancel  esc", id="cancel", compact=True)
+                yield Button(f"{self.form.go}  ctrl+s", id="go", variant="primary", compact=True)
+
+    def on_mount(self) -> None:
+        """Show the command line as it stands."""
+        self._show()
+
+    @property
+    def answers(self) -> Answers:
+        """The answers as they stand."""
+        found: Answers = {}
+        for field in self.form.fields:
+            control = self.query_one(f"#field-{field.key}")
+            if isinstance(control, Input | Choice):
+                found[field.key] = control.value
+        return found
+
+    @property
+    def command(self) -> CommandLine:
+        """The command line that the answers make."""
+        return self.form.compose(self.answers)
+
+    @on(Input.Changed)
+    @on(Choice.Changed)
+    def _show(self) -> None:
+        answer = self.query_one("#answer", Static)
+        try:
+            said = self.form.check(self.answers)
+            command = self.command
+        except BackendError as error:
+            hint = f"  ({error.hint})" if error.hint else ""
+            answer.update(f"! {one_line(error.message)}{one_line(hint)}")
+            answer.add_class("-wrong")
+            self.query_one("#go", Button).disabled = True
+            return
+        answer.update(one_line(said))
+        answer.remove_class("-wrong")
+        self.query_one("#go", Button).disabled = False
+        self.query_one("#ours", Static).update(f"$ {one_line(str(command))}")
+        elsewhere = f"$ {one_line(command.elsewhere)}" if command.elsewhere else ""
+        self.query_one("#theirs", Static).update(elsewhere)
+
+    @on(Input.Submitted)
+    def action_go(self) -> None:
+        """Answer, if the answers make sense."""
+        if not self.query_one("#go", Button).disabled:
+            self.dismiss(self.answers)
+
+    @on(Button.Pressed)
+    def _press(self, event: Button.Pressed) -> None:
+        if event.button.id == "go":
+            self.action_go()
+        else:
+            self.action_close()
+
+    def action_copy(self) -> None:
+        """Copy the command line."""
+        self.post_message(CopyRequested(str(self.command)))
+
+
+def _control(field: Field) -> Input | Choice:
+    name = f"field-{field.key}"
+    if field.choices:
+        return Choice(field.choices, field.value, id=name)
+    return Input(field.value, placeholder=field.hint, password=field.secret, compact=True, id=name)

@@ -1,0 +1,210 @@
+"""What the dialogs ask for, and the command line that the answers make.
+
+A form is a value: fields, a function that composes the command line, one that checks the
+answers.  The dialog that shows it knows nothing of any verb.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from app.commands import CommandLine
+from backend.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from backend.catalog import Image
+
+YES, NO = "yes", "no"
+HERE, WINDOW = "this terminal", "new tmux window"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One question.
+
+    Attributes:
+        key: Name of the answer.
+        label: What stands before it.
+        value: The answer at first.
+        choices: The possible answers; none means any text.
+        hint: What an empty answer means.
+        secret: Whether the answer is hidden while it is typed.
+    """
+
+    key: str
+    label: str
+    value: str = ""
+    choices: tuple[str, ...] = ()
+    hint: str = ""
+    secret: bool = False
+
+
+Answers = dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A dialog's content.
+
+    Attributes:
+        title: What it is about.
+        go: What the button says that does it.
+        fields: The questions in order.
+        compose: Answers to command line.
+        check: Raises UsageError when the answers make no sense; may return a line to show.
+        note: A sentence below the fields.
+    """
+
+    title: str
+    go: str
+    fields: tuple[Field, ...]
+    compose: Callable[[Mapping[str, str]], CommandLine]
+    check: Callable[[Mapping[str, str]], str] = field(default=lambda _answers: "")
+    note: str = ""
+
+
+def _flag(key: str, label: str, *, on: bool = False) -> Field:
+    return Field(key=key, label=label, choices=(NO, YES), value=YES if on else NO)
+
+
+def _option(answers: Mapping[str, str], key: str, option: str) -> list[str]:
+    value = answers.get(key, "").strip()
+    return [option, value] if value else []
+
+
+def _switch(answers: Mapping[str, str], key: str, option: str) -> list[str]:
+    return [option] if answers.get(key) == YES else []
+
+
+def _words(text: str) -> list[str]:
+    """Split what a person typed as a shell would, quotes included.
+
+    Raises:
+        UsageError: A quote is not closed.
+    """
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"in {text!r} a quote is not closed") from error
+
+
+def as_uri(text: str) -> str:
+    """Return what was typed as a reference with its transport: ``ubuntu`` is on a registry."""
+    text = text.strip()
+    return text if "://" in text or text.partition(":")[0] in _LOCAL else f"docker://{text}"
+
+
+_LOCAL = frozenset({"oci", "oci-archive", "docker-archive", "docker-daemon", "file"})
+
+
+# Pull
+
+
+def pull_form(reference: str = "") -> Form:
+    """Ask what to pull."""
+    return Form(
+        title="Pull an image",
+        go="Pull",
+        fields=(
+            Field(
+                key="reference",
+                label="Image",
+                value=reference,
+                hint="docker.io/library/alpine:3.20, or docker://..., oras://...",
+            ),
+            Field(key="target", label="File", hint="named after the image"),
+            Field(key="platform", label="Platform", hint="this machine's, as linux/amd64"),
+            Field(
+                key="compression",
+                label="Compress",
+                choices=("zstd:3", "zstd:19", "gzip", "xz", "lz4"),
+            ),
+            _flag("force", "Overwrite"),
+            _flag("no_https", "No TLS"),
+        ),
+        compose=_compose_pull,
+        check=_check_pull,
+        note="It becomes a job: it goes on when you quit or lose the connection.",
+    )
+
+
+def _compose_pull(answers: Mapping[str, str]) -> CommandLine:
+    reference = as_uri(answers["reference"]) if answers["reference"].strip() else "URI"
+    target = [answers["target"].strip()] if answers["target"].strip() else []
+    force = _switch(answers, "force", "--force")
+    https = _switch(answers, "no_https", "--no-https")
+    platform = _option(answers, "platform", "--platform")
+    compression = answers.get("compression", "zstd:3")
+    compress = ["--compression", compression] if compression != "zstd:3" else []
+    return CommandLine(
+        argv=("pull", *force, *https, *platform, *compress, *target, reference),
+        singularity=("pull", "--oci", *force, *https, *platform, *target, reference),
+    )
+
+
+def _check_pull(answers: Mapping[str, str]) -> str:
+    from backend.oci.platform import parse_platform
+    from backend.reference import parse
+
+    if not answers["reference"].strip():
+        raise UsageError("Which image?")
+    reference = parse(as_uri(answers["reference"]))
+    if answers["platform"].strip():
+        parse_platform(answers["platform"].strip())
+    target = answers["target"].strip() or reference.file_name()
+    return f"{reference} -> {target}"
+
+
+# Run, exec and shell
+
+
+def run_form(image: Image, *, verb: str = "run", in_tmux: bool = False) -> Form:
+    """Ask how to run an image, or open a shell in it."""
+    places = (WINDOW, HERE) if in_tmux else (HERE,)
+    return Form(
+        title=f"{verb.capitalize()} {image.title}",
+        go="Run",
+        fields=(
+            Field(key="command", label="Arguments", hint="the image's own CMD"),
+            Field(key="binds", label="Binds", hint="/scratch:/data, several with spaces between"),
+            Field(key="env", label="Env", hint="NAME=value, several with spaces between"),
+            Field(key="cwd", label="Folder", hint="the image's own WORKDIR"),
+            Field(key="runtime", label="Runtime", choices=("any", "crun", "runc")),
+            _flag("fakeroot", "As root"),
+            Field(key="place", label="Terminal", choices=places),
+        ),
+        compose=lambda answers: _compose_run(answers, verb, image.path),
+        check=lambda answers: _check_run(answers, verb, image.path),
+        note="Leave it with 'exit' or ctrl+d; the deck comes back by itself.",
+    )
+
+
+def _compose_run(answers: Mapping[str, str], verb: str, image: str) -> CommandLine:
+    binds = [word for bind in _words(answers["binds"]) for word in ("--bind", bind)]
+    env = [word for pair in _words(answers["env"]) for word in ("--env", pair)]
+    runtime = answers["runtime"]
+    shared = [
+        *binds,
+        *env,
+        *_option(answers, "cwd", "--cwd"),
+        *_switch(answers, "fakeroot", "--fakeroot"),
+    ]
+    ours = ["--runtime", runtime] if runtime != "any" else []
+    command = _words(answers["command"])
+    return CommandLine(
+        argv=(verb, *ours, *shared, image, *command),
+        singularity=(verb, "--oci", *shared, image, *command),
+    )
+
+
+def _check_run(answers: Mapping[str, str], verb: str, image: str) -> str:
+    from backend.runtime.options import parse_binds, parse_environment
+
+    _compose_run(answers, verb, image)
+    parse_binds(tuple(_words(answers["binds"])))
+    parse_environment(tuple(_words(answers["env"])))
+    return ""

@@ -1,0 +1,166 @@
+"""An image file as pages of text: what the deck shows when it looks inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from app.words import size
+from backend.escape import one_line, printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from backend.oci.image import ImageConfig
+    from backend.sif.file import SifFile
+    from backend.sif.ocisif import OciSif
+
+Pages = Mapping[str, Sequence[str]]
+"""Title of a page to its lines; every line is safe to show."""
+
+_MAX_TEXT = 1 << 20
+
+
+def inspect_file(path: Path) -> Pages:
+    """Return the pages of an image file, OCI-SIF or native.
+
+    Raises:
+        NotFoundError: It is not there.
+        FormatError: It is no SIF file, or a broken one.
+    """
+    from backend.sif.file import SifFile
+    from backend.sif.ocisif import image_of
+    from backend.sif.records import DataType
+    from backend.sif.text import header_text, list_text
+
+    with SifFile(path) as sif:
+        image = image_of(sif) if sif.of_kind(DataType.OCI_ROOT_INDEX) else None
+        pages: dict[str, Sequence[str]] = {
+            "Overview": _overview(path, sif, image),
+            "Descriptors": list_text(sif.descriptors).splitlines(),
+            "Header": header_text(sif.header).splitlines(),
+        }
+        return {**pages, **(image_pages(image) if image else _native_pages(sif))}
+
+
+def _overview(path: Path, sif: SifFile, image: OciSif | None) -> list[str]:
+    lines = [
+        _row("file", str(path)),
+        _row("format", f"{'OCI-SIF' if image else 'native SIF'}, {size(sif.size)}"),
+    ]
+    if image is None:
+        return [*lines, _row("platform", f"linux/{sif.header.architecture}")]
+    from backend.sif.provenance import read_provenance
+
+    source = read_provenance(image.manifest.annotations)
+    config = image.config
+    return [
+        *lines,
+        _row("digest", image.manifest_digest),
+        _row("platform", str(config.platform)),
+        _row("created", config.created or "-"),
+        _row("source", source.reference or "-"),
+        _row("", f"@{source.digest}" if source.digest else ""),
+        _row("layers", f"{len(image.layers)} here, {len(source.layers) or '-'} at the source"),
+        "",
+        *_process(config),
+    ]
+
+
+def _process(config: ImageConfig) -> list[str]:
+    """Return what a container of the image runs."""
+    return [
+        _row("entrypoint", json.dumps(config.entrypoint) if config.entrypoint else "-"),
+        _row("cmd", json.dumps(config.cmd) if config.cmd else "-"),
+        _row("user", config.user or "-"),
+        _row("workdir", config.working_dir or "-"),
+        _row("ports", " ".join(config.exposed_ports) or "-"),
+        _row("volumes", " ".join(config.volumes) or "-"),
+        _row("stop", config.stop_signal or "-"),
+    ]
+
+
+def image_pages(image: OciSif) -> Pages:
+    """Return the pages of what an OCI-SIF says beyond its header."""
+    config = image.config
+    return {
+        "Config": _json(image.raw_config),
+        "Labels": _pairs(config.labels),
+        "Env": [one_line(entry) for entry in config.env] or ["(no variables)"],
+        "Layers": _layers(image),
+        "History": _history(config),
+    }
+
+
+def _layers(image: OciSif) -> list[str]:
+    from backend.sif.provenance import read_provenance
+
+    lines = ["IN THIS FILE", "ID        OFFSET   SIZE  TYPE"]
+    lines += [
+        f"{layer.object_id:<4} {layer.offset:>11}  {size(layer.size):>5}  "
+        f"{one_line(layer.media_type)}\n{'':18}{layer.digest}"
+        for layer in image.layers
+    ]
+    source = read_provenance(image.manifest.annotations)
+    if source.layers:
+        lines += ["", f"AT THE SOURCE  {one_line(source.reference)}"]
+        lines += [
+            f"{number:<4} {size(layer.size):>5}  {one_line(layer.digest)}"
+            for number, layer in enumerate(source.layers, 1)
+        ]
+    return [part for line in lines for part in line.split("\n")]
+
+
+def _history(config: ImageConfig) -> list[str]:
+    lines = []
+    for entry in config.history:
+        mark = "-" if entry.empty_layer else "#"
+        text = entry.created_by or entry.comment
+        lines.append(f"{mark} {one_line(entry.created, limit=20):20} {one_line(text, limit=2000)}")
+        if entry.comment and entry.created_by:
+            lines.append(f"{'':23}{one_line(entry.comment, limit=2000)}")
+    return lines or ["(no history)"]
+
+
+def _native_pages(sif: SifFile) -> Pages:
+    """Return the texts that a native SIF holds beside its file system."""
+    from backend.sif.records import DataType
+
+    names = {
+        DataType.DEFINITION: "Definition",
+        DataType.LABELS: "Labels",
+        DataType.ENVIRONMENT: "Env",
+        DataType.JSON: "JSON",
+        DataType.SBOM: "SBOM",
+    }
+    pages: dict[str, list[str]] = {}
+    for kind, name in names.items():
+        for descriptor in sif.of_kind(kind):
+            data = sif.read(descriptor, limit=max(_MAX_TEXT, 0))
+            text = _json(data) if data.lstrip()[:1] in {b"{", b"["} else _text(data)
+            pages.setdefault(name, []).extend(text)
+    return pages
+
+
+def _json(data: bytes) -> list[str]:
+    """Return a document with a member a line; as it is when it is no JSON."""
+    try:
+        return _text(json.dumps(json.loads(data), indent=2, ensure_ascii=False).encode())
+    except (ValueError, RecursionError):
+        return _text(data)
+
+
+def _text(data: bytes) -> list[str]:
+    text = printable(data.decode("utf-8", "replace"), limit=_MAX_TEXT)
+    return [one_line(line, limit=4096) for line in text.splitlines()]
+
+
+def _pairs(pairs: Mapping[str, str]) -> list[str]:
+    return [f"{one_line(key)}: {one_line(value)}" for key, value in sorted(pairs.items())] or [
+        "(no labels)"
+    ]
+
+
+def _row(name: str, value: str) -> str:
+    return f"{name:11}{one_line(value, limit=1000)}"

@@ -1,0 +1,61 @@
+"""What screens ask the deck for: the deck shows the dialog, composes the command and starts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from app.commands import CommandLine
+    from app.forms import Form
+    from backend.catalog import Image
+
+
+@dataclass
+class RunRequested(Message):
+    """Somebody wants to run an image, or a shell in it."""
+
+    image: Image
+    verb: str
+
+
+@dataclass
+class JobRequested(Message):
+    """Somebody filled in a form whose command runs as a job; the form is shown first."""
+
+    form: Form
+
+
+@dataclass
+class CommandRequested(Message):
+    """A command that ends soon is to be run now, its failure shown.
+
+    Attributes:
+        command: The command.
+        done: What to say when it ended well.
+        question: What is asked first, one line each; empty asks nothing.
+        go: What the button says that does it.
+    """
+
+    command: CommandLine
+    done: str
+    question: Sequence[str] = ()
+    go: str = "Yes"
+
+
+@dataclass
+class CopyRequested(Message):
+    """A text is to be copied."""
+
+    text: str
+
+
+@dataclass
+class RetryRequested(Message):
+    """A job is to be started once more."""
+
+    job: int

@@ -1,0 +1,279 @@
+"""The images on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual import on, work
+from textual.containers import Horizontal
+from textual.message import Message
+from textual.worker import get_current_worker
+
+from app.commands import CommandLine
+from app.inspection import inspect_file
+from app.requests import CommandRequested, RunRequested
+from app.screens.filtering import FilterScreen
+from app.screens.image import ImageScreen
+from app.screens.inspector import Inspector
+from app.screens.view import List, bindings
+from app.words import age, size, timestamp
+from backend.catalog import Image
+from backend.errors import BackendError
+from backend.escape import one_line
+from widgets.roster import Column, Roster
+from widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from textual.widget import Widget
+
+    from app.board import Board
+    from app.desk import Desk
+
+INSPECT_WIDTH = 100
+"""Columns from which the image under the cursor is shown beside the list."""
+
+
+@dataclass
+class _Found(Message):
+    """The catalogue was read, or a part of it."""
+
+    images: Sequence[Image]
+    complete: bool
+
+
+class ImagesScreen(FilterScreen[Image]):
+    """The list, and beside it what is inside the image under the cursor."""
+
+    VIEW = "images"
+    TAB = "images"
+    BINDINGS = bindings("images")
+
+    def __init__(self, desk: Desk, board: Board) -> None:
+        super().__init__(desk, board)
+        self._free = ""
+        self._complete = False
+
+    def compose_body(self) -> Iterable[Widget]:
+        """Return the list, the inspector and, where there is no room for it, two lines."""
+        yield StatusLine(id="summary")
+        yield from self.compose_filter()
+        with Horizontal(id="panes"):
+            yield List(
+                _columns(self.desk),
+                key=lambda image: image.path,
+                empty=("Reading the images ...",),
+                marks=True,
+                id="list",
+            )
+            yield Inspector(id="inspector")
+        yield StatusLine(id="preview", classes="pane-title")
+        yield StatusLine(id="preview-path")
+
+    def on_mount(self) -> None:
+        """Read the catalogue."""
+        super().on_mount()
+        self.roster.sort_by("created")
+        self.roster.focus()
+        self.action_refresh()
+
+    @property
+    def roster(self) -> Roster[Image]:
+        """The list."""
+        return self.query_one("#list", List)
+
+    # Reading the catalogue
+
+    def action_refresh(self) -> None:
+        """Read the catalogue again."""
+        self._scan()
+
+    @work(thread=True, exclusive=True, group="catalog")
+    def _scan(self) -> None:
+        worker = get_current_worker()
+        for images in self.desk.catalog.scan(lambda: worker.is_cancelled):
+            if worker.is_cancelled:
+                return
+            self.post_message(_Found(images, complete=False))
+        self.post_message(_Found((), complete=True))
+
+    @on(_Found)
+    def _show_found(self, event: _Found) -> None:
+        self._complete = event.complete
+        if event.complete:
+            self.roster.empty = self._nothing()
+            self._free = _free_space(self.desk.catalog.folders[0])
+            self.show_board()
+        else:
+            self.roster.show(event.images)
+        self._show_summary()
+
+    def _nothing(self) -> tuple[str, ...]:
+        if self.roster.rows:
+            return (f"No image matches {self.roster.wanted!r}.", "", "esc  clear the filter")
+        folders = [f"    {one_line(str(folder))}" for folder in self.desk.catalog.folders]
+        return (
+            "No image files here yet.  Looked in:",
+            *folders,
+            "",
+            "p    pull one, for example docker.io/library/alpine:3.20",
+            "b    build one from a Dockerfile",
+            "5    see what this host can do",
+            "?    all keys",
+        )
+
+    # What the cursor is on
+
+    @on(Roster.Changed, "#list")
+    def _show_summary(self) -> None:
+        roster = self.roster
+        marked = roster.marked
+        count = (
+            f"{len(roster.shown)} of {len(roster.rows)} images"
+            if roster.wanted
+            else (f"{len(roster.rows)} images")
+        )
+        if marked:
+            count += f", {len(marked)} marked ({size(sum(image.size for image in marked))})"
+        order = f"sort: {roster.sorted_by}{' reversed' if roster.reverse else ''}"
+        wanted = f"filter: {one_line(roster.wanted)}" if roster.wanted else "filter: none  (/)"
+        state = "" if self._complete else "   reading ..."
+        self.query_one("#summary", StatusLine).show(f"{count}{state}", f"{order}   {wanted}")
+
+    @on(Roster.Highlighted, "#list")
+    def _show_current(self) -> None:
+        self.show_command()
+        image = self.roster.current
+        title, path = ("", "") if image is None else (_preview(image), one_line(image.path))
+        self.query_one("#preview", StatusLine).show(title)
+        self.query_one("#preview-path", StatusLine).show(path)
+        self._inspect(image)
+
+    @work(exclusive=True, group="inspect")
+    async def _inspect(self, image: Image | None) -> None:
+        if self.size.width < INSPECT_WIDTH:
+            return
+        inspector = self.query_one(Inspector)
+        if image is None:
+            inspector.show("", {})
+            return
+        try:
+            inspector.show(image.title, inspect_file(Path(image.path)))
+        except BackendError as error:
+            inspector.show(image.title, {"Problem": [error.message, error.why, error.hint]})
+
+    def on_resize(self) -> None:
+        """Fill the inspector when it comes into sight."""
+        if self.is_mounted:
+            self._inspect(self.roster.current)
+
+    def subject(self) -> Mapping[str, str]:
+        """Return the image under the cursor."""
+        image = self.roster.current
+        if image is None:
+            return {}
+        reference = {"reference": f"docker://{image.title}"} if image.tag else {}
+        return {"image": _short(image.path), **reference}
+
+    def place(self) -> str:
+        """Return what is free on the file system of the first folder."""
+        return self._free
+
+    # Actions
+
+    @on(Roster.Opened, "#list")
+    def action_open(self) -> None:
+        """Look inside the image."""
+        image = self.roster.current
+        if image:
+            self.app.push_screen(ImageScreen(self.desk, self.board, image))
+
+    def action_run(self) -> None:
+        """Run the image."""
+        self._request_run("run")
+
+    def action_shell(self) -> None:
+        """Open a shell in the image."""
+        self._request_run("shell")
+
+    def _request_run(self, verb: str) -> None:
+        if image := self.roster.current:
+            self.post_message(RunRequested(image, verb))
+
+    def action_delete(self) -> None:
+        """Ask, then delete the image or all marked ones."""
+        images = self.roster.chosen
+        if not images:
+            return
+        total = size(sum(image.size for image in images))
+        names = [f"  {image.title}  {size(image.size)}  {image.path}" for image in images[:8]]
+        rest = [f"  ... and {len(images) - 8} more"] if len(images) > 8 else []
+        paths = tuple(_short(image.path) for image in images)
+        self.post_message(
+            CommandRequested(
+                command=CommandLine(argv=("rm", *paths)),
+                question=[f"Delete {len(images)} image files, {total}?", *names, *rest],
+                done=f"deleted {len(images)} image files, {total}",
+                go="Delete",
+            )
+        )
+
+
+def _columns(desk: Desk) -> tuple[Column[Image], ...]:
+    def created(image: Image) -> float:
+        return timestamp(image.created) or image.modified_ns / 1e9
+
+    return (
+        Column(key="name", title="IMAGE", width=16, stretch=True, text=lambda image: image.name),
+        Column(key="tag", title="TAG", width=12, text=lambda image: image.tag or "-"),
+        Column(
+            key="format",
+            title="FORMAT",
+            width=10,
+            rank=1,
+            text=lambda image: image.kind,
+            tone=lambda image: "bad" if image.kind == "unreadable" else "",
+        ),
+        Column(key="arch", title="ARCH", width=7, rank=3, text=lambda image: image.architecture),
+        Column(
+            key="size",
+            title="SIZE",
+            width=6,
+            right=True,
+            text=lambda image: size(image.size),
+            order=lambda image: image.size,
+        ),
+        Column(
+            key="created",
+            title="AGE",
+            width=8,
+            rank=2,
+            text=lambda image: age(desk.now() - created(image)),
+            order=lambda image: -created(image),
+        ),
+    )
+
+
+def _preview(image: Image) -> str:
+    if image.problem:
+        return f"{image.title}  cannot be read: {image.problem}"
+    digest = f"{image.digest[:19]}  " if image.digest else ""
+    return f"{image.title}  {digest}{image.architecture}  {image.layers} layers  {size(image.size)}"
+
+
+def _short(path: str) -> str:
+    """Return a path as one would type it here."""
+    folder, _, name = path.rpartition("/")
+    return name if folder == str(Path.cwd()) and not name.startswith("-") else path
+
+
+def _free_space(folder: Path) -> str:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return ""
+    return f"free {size(usage.free)} of {size(usage.total)}"

@@ -1,0 +1,191 @@
+"""Everything one job printed."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.widgets import Input
+
+from app.commands import CommandLine
+from app.dialogs.report import ReportDialog
+from app.requests import CommandRequested, RetryRequested
+from app.screens.view import Text, ViewScreen, bindings
+from app.trouble import Trouble, trouble_of_event, without_secrets
+from backend.escape import one_line
+from backend.logfile import LogFile
+from widgets import ansi
+from widgets.line_view import LineView
+from widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from textual.widget import Widget
+
+    from app.board import Board, JobRow
+    from app.desk import Desk
+    from backend.jobs import Job
+
+_REPORTED = 50
+"""Lines of a log that a report holds."""
+
+
+class JobScreen(ViewScreen):
+    """The log, which follows its end while the job runs."""
+
+    VIEW = "job"
+    TAB = "jobs"
+    BINDINGS = bindings("job")
+
+    def __init__(self, desk: Desk, board: Board, job: Job) -> None:
+        super().__init__(desk, board)
+        self.job = job
+        self._log = LogFile(job.log)
+
+    def compose_body(self) -> Iterable[Widget]:
+        """Return title, log and the line in which a search is typed."""
+        yield StatusLine(id="title", classes="pane-title")
+        yield Text(follow=True, empty="Nothing printed yet.", id="log")
+        yield Input(placeholder="find", compact=True, id="find")
+
+    def on_mount(self) -> None:
+        """Show the log."""
+        self.text.show(self._log, keep_place=True)
+        super().on_mount()
+        self.text.focus()
+
+    def on_unmount(self) -> None:
+        """Close the file."""
+        self._log.close()
+
+    @property
+    def text(self) -> Text:
+        """The log."""
+        return self.query_one("#log", Text)
+
+    def show_board(self) -> None:
+        """Show what was printed since."""
+        super().show_board()
+        if self._log.refresh():
+            self.text.grown()
+        self._show_title()
+
+    @on(LineView.Changed)
+    def _show_title(self) -> None:
+        row = next((row for row in self.board.rows if row.job.number == self.job.number), None)
+        state = row.state if row else "gone"
+        view = self.text
+        marks = [
+            "FOLLOW" if view.following else "",
+            "WRAP" if view.wrapping else "",
+            f"match {view.match_at + 1} of {len(view.matches)}" if view.wanted else "",
+            f"{view.line_count} lines",
+        ]
+        self.query_one("#title", StatusLine).show(
+            f"#{self.job.number} {self.job.verb} {one_line(self.job.title)}  {state}",
+            "  ".join(mark for mark in marks if mark),
+        )
+
+    def subject(self) -> Mapping[str, str]:
+        """Return the job."""
+        return {"job": str(self.job.number)}
+
+    def command(self) -> CommandLine:
+        """Return the command that prints the log."""
+        return CommandLine(argv=("jobs", "log", str(self.job.number)))
+
+    # Actions
+
+    def action_find(self) -> None:
+        """Type what to find."""
+        line = self.query_one("#find", Input)
+        line.add_class("-shown")
+        line.focus()
+
+    @on(Input.Submitted, "#find")
+    def _find(self, event: Input.Submitted) -> None:
+        event.stop()
+        self.text.find(event.value)
+        event.input.remove_class("-shown")
+        self.text.focus()
+
+    def go_back(self) -> bool:
+        """Put the search away; False when there is none."""
+        line = self.query_one("#find", Input)
+        if not (line.has_class("-shown") or self.text.wanted):
+            return False
+        line.remove_class("-shown")
+        self.text.find("")
+        self.text.focus()
+        return True
+
+    def action_save(self) -> None:
+        """Write the log, without colours, to a file in the current folder."""
+        target = Path(f"sifdeck-job-{self.job.number}.log").absolute()
+        try:
+            with target.open("w", encoding="utf-8") as out:
+                out.writelines(
+                    f"{ansi.plain(self._log.line(number))}\n" for number in range(len(self._log))
+                )
+        except OSError as error:
+            self.notify(f"cannot write {target}: {error.strerror}", severity="error")
+        else:
+            self.notify(f"wrote {target}", markup=False)
+
+    def action_cancel(self) -> None:
+        """Ask, then end the job."""
+        number = str(self.job.number)
+        self.post_message(
+            CommandRequested(
+                command=CommandLine(argv=("jobs", "cancel", number)),
+                question=[
+                    f"Cancel job {number}?",
+                    f"  {self.job.verb} {self.job.title}",
+                    "What was downloaded is kept.",
+                ],
+                done=f"cancelled #{number}",
+                go="Cancel the job",
+            )
+        )
+
+
+def show_failure(screen: ViewScreen, row: JobRow) -> None:
+    """Show why a job failed, and start it again when that is the answer."""
+    job = row.job
+    title = f"{job.verb} failed: {job.title}"
+    detail = f"sifdeck {shlex.join(job.argv)}\njob #{job.number}  log {job.log}"
+    failure = row.failure
+    trouble = (
+        trouble_of_event(failure, title, detail=detail, job=job.number, log=last_lines(job))
+        if failure
+        else Trouble(
+            title=title,
+            what=f"The job is {row.state}, and did not say why.",
+            why=_silence(row),
+            detail=detail,
+            log=last_lines(job),
+            job=job.number,
+        )
+    )
+
+    def answered(answer: str | None) -> None:
+        if answer == "retry":
+            screen.post_message(RetryRequested(job.number))
+
+    screen.app.push_screen(ReportDialog(trouble), answered)
+
+
+def _silence(row: JobRow) -> str:
+    if row.state == "lost":
+        return "its process is gone: killed from outside, or the host was restarted"
+    return ""
+
+
+def last_lines(job: Job) -> list[str]:
+    """Return the last lines that a job printed, fit to be sent to somebody."""
+    with LogFile(job.log) as log:
+        numbers = range(max(0, len(log) - _REPORTED), len(log))
+        return [without_secrets(one_line(ansi.plain(log.line(number)))) for number in numbers]

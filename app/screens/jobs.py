@@ -1,0 +1,300 @@
+"""The jobs: all of them above, and below how far the one under the cursor has come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual import on
+
+from app.board import JobRow
+from app.commands import CommandLine
+from app.requests import CommandRequested, RetryRequested
+from app.screens.filtering import FilterScreen
+from app.screens.job import JobScreen, show_failure
+from app.screens.view import List, bindings, job_line
+from app.words import age, bar, duration, percent, size
+from backend.escape import one_line
+from widgets.roster import Column, Roster
+from widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from textual.widget import Widget
+
+    from app.desk import Desk
+    from backend.progress import Progress
+
+_TONES = {"failed": "bad", "lost": "bad", "cancelled": "warn", "running": "good", "queued": "dim"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One line of a job's detail: a layer, a phase or a step.
+
+    Attributes:
+        key: What it is, so that the cursor stays.
+        name: What it is called.
+        size: Bytes; 0 when it has none.
+        state: What becomes of it.
+        fraction: How far it is; None when nobody knows.
+        note: What else there is to say.
+    """
+
+    key: str
+    name: str
+    size: int
+    state: str
+    fraction: float | None
+    note: str = ""
+
+
+def parts_of(progress: Progress) -> list[Part]:
+    """Return a job's layers, then its phases and steps, in order."""
+    layers = progress.layers
+    found = [
+        Part(
+            key=f"layer{blob.index}",
+            name=f"{blob.index + 1}/{len(layers)} {blob.digest.partition(':')[2][:12]}",
+            size=blob.size,
+            state=blob.state,
+            fraction=1.0
+            if blob.state in {"done", "exists"}
+            else (blob.done / blob.size if blob.size else None),
+            note=blob.note,
+        )
+        for blob in layers
+    ]
+    found += [
+        Part(
+            key=f"step{step.number}",
+            name=f"{step.number}/{step.total} {step.name}",
+            size=0,
+            state=step.state,
+            fraction=None,
+            note=step.error or (duration(step.seconds) if step.seconds else ""),
+        )
+        for _, step in sorted(progress.steps.items())
+    ]
+    found += [
+        Part(
+            key=f"phase-{phase.name}",
+            name=phase.name,
+            size=phase.total if phase.unit == "bytes" else 0,
+            state=phase.state,
+            fraction=1.0
+            if phase.state == "done"
+            else (min(phase.done / phase.total, 1.0) if phase.total else None),
+        )
+        for phase in progress.phases.values()
+    ]
+    return found
+
+
+class JobsScreen(FilterScreen[JobRow]):
+    """The list of jobs and the parts of one."""
+
+    VIEW = "jobs"
+    TAB = "jobs"
+    BINDINGS = bindings("jobs")
+
+    def compose_body(self) -> Iterable[Widget]:
+        """Return the list and the detail."""
+        yield StatusLine(id="summary")
+        yield from self.compose_filter()
+        yield List(
+            _job_columns(self.desk),
+            key=lambda row: row.job.number,
+            empty=("No jobs yet.", "", "p    pull an image: that is a job"),
+            marks=True,
+            id="list",
+        )
+        yield StatusLine(id="detail", classes="pane-title")
+        yield List(_PART_COLUMNS, key=lambda part: part.key, id="parts")
+        yield StatusLine(id="total")
+
+    def on_mount(self) -> None:
+        """Show the jobs."""
+        super().on_mount()
+        self.roster.focus()
+
+    @property
+    def roster(self) -> Roster[JobRow]:
+        """The list of jobs."""
+        return self.query_one("#list", List)
+
+    def show_board(self) -> None:
+        """Show how the jobs stand, and how far the one under the cursor has come."""
+        super().show_board()
+        self.roster.show(self.board.rows)
+
+    @on(Roster.Changed, "#list")
+    def _show_summary(self) -> None:
+        board, roster = self.board, self.roster
+        marked = f", {len(roster.marked)} marked" if roster.marked else ""
+        wanted = f"   filter: {one_line(roster.wanted)}" if roster.wanted else ""
+        self.query_one("#summary", StatusLine).show(
+            f"{len(roster.rows)} jobs{marked}{wanted}",
+            "Jobs go on when you quit or lose the connection.",
+        )
+        del board
+
+    @on(Roster.Highlighted, "#list")
+    def _show_current(self) -> None:
+        self.show_command()
+        row = self.roster.current
+        row = self.board.want(row.job.number) if row else None
+        parts = self.query_one("#parts", List)
+        detail, total = self.query_one("#detail", StatusLine), self.query_one("#total", StatusLine)
+        if row is None:
+            parts.show(())
+            detail.show("")
+            total.show("")
+            return
+        progress = row.progress
+        resolved = progress.resolved.platform if progress and progress.resolved else ""
+        title = f"#{row.job.number} {row.job.verb} {one_line(row.job.title)}  {resolved}"
+        detail.show(title, f"{row.job.host}" if not row.job.process.is_here else "")
+        parts.show(parts_of(progress) if progress else ())
+        if failure := row.failure:
+            total.show(f"FAILED  {one_line(failure.message)}", "e why")
+        else:
+            total.show(job_line(row) if row.is_active else _ended(row))
+
+    def subject(self) -> Mapping[str, str]:
+        """Return the job under the cursor."""
+        row = self.roster.current
+        return {"job": str(row.job.number)} if row else {}
+
+    # Actions
+
+    @on(Roster.Opened, "#list")
+    def action_open(self) -> None:
+        """Show the log."""
+        if row := self.roster.current:
+            self.app.push_screen(JobScreen(self.desk, self.board, row.job))
+
+    def action_error(self) -> None:
+        """Say why the job failed."""
+        row = self.roster.current
+        row = self.board.want(row.job.number) if row else None
+        if row:
+            show_failure(self, row)
+
+    def action_cancel(self) -> None:
+        """Ask, then end the job or all marked ones."""
+        rows = [row for row in self.roster.chosen if row.is_active]
+        if not rows:
+            self.notify("only jobs that run or wait can be cancelled", severity="warning")
+            return
+        numbers = tuple(str(row.job.number) for row in rows)
+        titles = [f"  #{row.job.number} {row.job.verb} {row.job.title}" for row in rows]
+        self.post_message(
+            CommandRequested(
+                command=CommandLine(argv=("jobs", "cancel", *numbers)),
+                question=[f"Cancel {len(rows)} jobs?", *titles, "What was downloaded is kept."],
+                done=f"cancelled {', '.join(f'#{number}' for number in numbers)}",
+                go="Cancel the job" if len(rows) == 1 else "Cancel the jobs",
+            )
+        )
+
+    def action_retry(self) -> None:
+        """Start the job again."""
+        if row := self.roster.current:
+            self.post_message(RetryRequested(row.job.number))
+
+    def action_clear(self) -> None:
+        """Forget the jobs that have ended."""
+        over = [row for row in self.board.rows if not row.is_active]
+        if over:
+            self.post_message(
+                CommandRequested(
+                    command=CommandLine(argv=("jobs", "clear")),
+                    question=[f"Forget {len(over)} jobs that have ended, and their logs?"],
+                    done=f"forgot {len(over)} jobs",
+                    go="Forget",
+                )
+            )
+
+
+def _ended(row: JobRow) -> str:
+    job = row.job
+    status = f", exit status {job.exit.status}" if job.exit and job.exit.status else ""
+    lost = "  (its process is gone: killed, or the host was restarted)"
+    return f"{row.state}{status}{lost if row.state == 'lost' else ''}"
+
+
+def _progress_text(row: JobRow) -> str:
+    progress = row.progress
+    if progress is None or not row.is_active:
+        return ""
+    fraction = progress.fraction
+    if fraction is None:
+        return progress.phase.name if progress.phase else ""
+    return f"{bar(fraction, 12)} {percent(fraction):>4}"
+
+
+def _job_columns(desk: Desk) -> tuple[Column[JobRow], ...]:
+    return (
+        Column(
+            key="number",
+            title="ID",
+            width=5,
+            text=lambda row: f"#{row.job.number}",
+            order=lambda row: row.job.number,
+        ),
+        Column(key="verb", title="VERB", width=7, text=lambda row: row.job.verb),
+        Column(key="title", title="WHAT", width=16, stretch=True, text=lambda row: row.job.title),
+        Column(
+            key="state",
+            title="STATE",
+            width=9,
+            text=lambda row: row.state.upper() if row.state in {"failed", "lost"} else row.state,
+            tone=lambda row: _TONES.get(row.state, ""),
+        ),
+        Column(key="progress", title="PROGRESS", width=17, rank=2, text=_progress_text),
+        Column(
+            key="elapsed",
+            title="TIME",
+            width=7,
+            right=True,
+            rank=1,
+            text=lambda row: duration(row.job.elapsed_s(desk.now())),
+            order=lambda row: row.job.elapsed_s(desk.now()),
+        ),
+        Column(
+            key="created",
+            title="BEGUN",
+            width=8,
+            rank=3,
+            text=lambda row: age(desk.now() - row.job.created),
+            order=lambda row: -row.job.created,
+        ),
+    )
+
+
+_PART_COLUMNS: tuple[Column[Part], ...] = (
+    Column(key="name", title="PART", width=20, stretch=True, text=lambda part: part.name),
+    Column(
+        key="size",
+        title="SIZE",
+        width=6,
+        right=True,
+        text=lambda part: size(part.size) if part.size else "",
+    ),
+    Column(
+        key="state",
+        title="STATE",
+        width=11,
+        text=lambda part: part.state,
+        tone=lambda part: _TONES.get(part.state, ""),
+    ),
+    Column(
+        key="progress",
+        title="PROGRESS",
+        width=23,
+        text=lambda part: f"{bar(part.fraction, 18)} {percent(part.fraction):>4}",
+    ),
+    Column(key="note", title="", width=22, rank=1, text=lambda part: part.note),
+)

@@ -1,0 +1,227 @@
+"""What all screens share: the two lines at the top, the job line, the command line, the keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+from textual import on
+from textual.binding import Binding
+from textual.screen import Screen
+from textual.widgets import Static
+
+from app.commands import BY_ID, VIEWS, Action, CommandLine, actions_of, footer_of, key_name
+from app.words import bar, duration, percent, size
+from backend.escape import one_line
+from widgets.key_line import Key, KeyLine
+from widgets.line_view import LineView
+from widgets.roster import Roster
+from widgets.status_line import StatusLine
+from widgets.view_tabs import ViewTabs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from textual.app import ComposeResult
+    from textual.binding import BindingType
+    from textual.widget import Widget
+
+    from app.board import Board, JobRow
+    from app.desk import Desk
+
+Row = TypeVar("Row")
+
+TOO_SMALL = """sifdeck needs 60 columns and 15 lines.
+
+Enlarge the window, or type:
+  sifdeck ls
+  sifdeck jobs
+  sifdeck pull URI
+
+q  quit"""
+
+
+def bindings(*views: str) -> list[BindingType]:
+    """Return the key bindings of some views out of the table of actions."""
+    return [_binding(action) for action in actions_of(*views) if action.keys]
+
+
+def _binding(action: Action) -> Binding:
+    keys = ",".join(action.keys)
+    return Binding(keys, action.name, action.label, id=action.id, tooltip=action.help)
+
+
+class List(Roster[Row]):
+    """The list with the keys of the table."""
+
+    BINDINGS = bindings("list")
+
+
+class Text(LineView):
+    """The text with the keys of the table."""
+
+    BINDINGS = bindings("log")
+
+
+class ViewScreen(Screen[None]):
+    """A screen of the deck.
+
+    Args:
+        desk: What it looks things up in.
+        board: The jobs.
+    """
+
+    VIEW: ClassVar[str]
+    """Where in the table of actions its own actions stand."""
+    TAB: ClassVar[str]
+    """Which of the five views is marked as the current one."""
+
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (15, "-short"), (35, "-tall")]
+
+    def __init__(self, desk: Desk, board: Board) -> None:
+        super().__init__()
+        self.desk = desk
+        self.board = board
+
+    def compose(self) -> ComposeResult:
+        """Lay out the lines that every screen has, and what is its own between them."""
+        yield StatusLine(id="header")
+        yield ViewTabs(VIEWS, self.TAB, numbered=True, id="views")
+        yield from self.compose_body()
+        yield StatusLine(id="job")
+        yield StatusLine(id="command")
+        yield KeyLine(id="keys")
+        yield Static(TOO_SMALL, id="too-small", markup=False)
+
+    def compose_body(self) -> Iterable[Widget]:
+        """Return what is this screen's own."""
+        raise NotImplementedError
+
+    def on_mount(self) -> None:
+        """Fill the shared lines."""
+        self.show_board()
+        self.show_command()
+        self.show_keys()
+
+    def on_screen_resume(self) -> None:
+        """Catch up on what happened while another screen was shown."""
+        self.show_board()
+        self.show_keys()
+
+    # What actions are about
+
+    def subject(self) -> Mapping[str, str]:
+        """Return what the words in braces of the table stand for here."""
+        return {}
+
+    def command(self) -> CommandLine:
+        """Return the command line that is shown: that of the first action of the footer."""
+        actions = [action for action in actions_of(self.VIEW) if action.argv]
+        return (actions or [BY_ID[f"deck.{self.TAB}"]])[0].command(self.subject())
+
+    # The shared lines
+
+    def show_command(self) -> None:
+        """Show the command line that does the same."""
+        if self.is_mounted:
+            command = self.command()
+            self.query_one("#command", StatusLine).show(
+                f"$ {one_line(str(command))}", one_line(command.elsewhere)
+            )
+
+    def show_keys(self) -> None:
+        """Show the keys that work here, dim those that do not work now."""
+        actions = footer_of(*self.focused_views, self.VIEW, "deck")
+        self.query_one("#keys", KeyLine).show([self._key(action) for action in actions])
+
+    def _key(self, action: Action) -> Key:
+        key = self.desk.keys(action)[0]
+        return Key(
+            key=key_name(key), label=action.label, action=action.id, enabled=self.can_do(action)
+        )
+
+    @property
+    def focused_views(self) -> tuple[str, ...]:
+        """Where in the table the actions of the focused pane stand."""
+        if isinstance(self.focused, LineView):
+            return ("log",)
+        return ("list",) if isinstance(self.focused, Roster) else ()
+
+    def can_do(self, action: Action) -> bool:
+        """Tell whether an action may be done now."""
+        return not (action.writes and self.desk.readonly)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey out what may not be done; Textual asks before it does anything."""
+        found = BY_ID.get(f"{self.VIEW}.{action}")
+        if found is not None and not self.can_do(found):
+            return None
+        return super().check_action(action, parameters)
+
+    async def do(self, action: Action) -> None:
+        """Do an action of the table, wherever its method is."""
+        focused = self.focused
+        node = self.app if action.view == "deck" else self
+        if action.view in {"list", "log"} and focused:
+            await self.app.run_action(action.name, default_namespace=focused)
+        else:
+            await self.app.run_action(action.name, default_namespace=node)
+
+    def go_back(self) -> bool:
+        """Undo one thing on this screen; False when there is nothing to undo."""
+        return False
+
+    def show_board(self) -> None:
+        """Show how the jobs stand."""
+        board = self.board
+        running, queued, failed = (board.count(state) for state in ("running", "queued", "failed"))
+        parts = [
+            f"{count} {word}"
+            for count, word in ((running, "running"), (queued, "queued"), (failed, "failed"))
+            if count
+        ]
+        jobs = "jobs " + (", ".join(parts) or "none")
+        head = f"sifdeck {self.desk.version}  {self.desk.user}"
+        self.query_one("#header", StatusLine).show(head, f"{self.place()}   {jobs}")
+        active = running + queued
+        self.query_one("#views", ViewTabs).show(self.TAB, {"jobs": str(active)} if active else {})
+        row = next((row for row in board.active if row.state == "running"), None)
+        self.query_one("#job", StatusLine).show(
+            job_line(row) if row else "", "3 jobs" if row else ""
+        )
+
+    def place(self) -> str:
+        """Return what stands at the right of the header before the jobs."""
+        return ""
+
+    @on(ViewTabs.Chosen, "#views")
+    async def _go_to_view(self, event: ViewTabs.Chosen) -> None:
+        await self.app.run_action(f"app.{event.key}")
+
+    @on(KeyLine.Pressed)
+    async def _press(self, event: KeyLine.Pressed) -> None:
+        await self.do(BY_ID[event.action])
+
+    def on_descendant_focus(self) -> None:
+        """Show the keys of the pane that has the focus."""
+        self.show_keys()
+
+
+def job_line(row: JobRow) -> str:
+    """Return where a job stands, on one line."""
+    progress = row.progress
+    title = one_line(row.job.title, limit=60)
+    if progress is None:
+        return f"{row.job.verb} {title}"
+    fraction = progress.fraction
+    parts = [f"{row.job.verb} {title}"]
+    if fraction is not None:
+        parts.append(f"{bar(fraction, 14)} {percent(fraction):>4}")
+    if progress.total and progress.done < progress.total:
+        parts.append(f"{size(progress.done)}/{size(progress.total)}")
+        parts.append(f"{size(progress.rate)}/s {duration(progress.eta_s)}")
+    elif progress.step:
+        parts.append(one_line(progress.step.name, limit=40))
+    elif progress.phase:
+        parts.append(progress.phase.name)
+    return "  ".join(parts)

@@ -1,0 +1,89 @@
+"""One of a few words, on one line: arrows or space change it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from textual.binding import Binding
+from textual.content import Content
+from textual.message import Message
+from textual.widget import Widget
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from textual import events
+    from textual.app import RenderResult
+
+
+class Choice(Widget, can_focus=True):
+    """The words; the chosen one is told by its mark, not only by its colour.
+
+    Args:
+        options: What there is to choose from.
+        value: What is chosen at first; the first option when it is none of them.
+    """
+
+    DEFAULT_CSS = """
+    Choice { height: 1; width: 1fr; }
+    """
+
+    BINDINGS = [
+        Binding("right,space", "step(1)", "Next", show=False),
+        Binding("left", "step(-1)", "Before", show=False),
+    ]
+
+    @dataclass
+    class Changed(Message):
+        """Another word was chosen."""
+
+        choice: Choice
+
+        @property
+        def control(self) -> Choice:
+            """The widget, for ``@on`` selectors."""
+            return self.choice
+
+    def __init__(
+        self,
+        options: Sequence[str],
+        value: str = "",
+        *,
+        id: str | None = None,  # noqa: A002  (Textual's name)
+    ) -> None:
+        super().__init__(id=id)
+        self.options = tuple(options)
+        self.value = value if value in self.options else self.options[0]
+
+    def choose(self, value: str) -> None:
+        """Choose a word."""
+        if value != self.value and value in self.options:
+            self.value = value
+            self.refresh()
+            self.post_message(self.Changed(self))
+
+    def action_step(self, by: int) -> None:
+        """Choose the next word, round the end."""
+        self.choose(self.options[(self.options.index(self.value) + by) % len(self.options)])
+
+    def render(self) -> RenderResult:
+        """Return the line."""
+        parts = []
+        for option in self.options:
+            chosen = option == self.value
+            style = "bold" if chosen else ""
+            if chosen and self.has_focus:
+                style = "bold reverse"
+            parts.append(Content.styled(f"({'o' if chosen else ' '}) {option}", style))
+            parts.append(Content("  "))
+        return Content.assemble(*parts)
+
+    def on_click(self, event: events.Click) -> None:
+        """Choose the word under the mouse."""
+        left = 0
+        for option in self.options:
+            width = len(option) + 6
+            if left <= event.x < left + width:
+                self.choose(option)
+            left += width
