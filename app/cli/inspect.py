@@ -1,0 +1,160 @@
+"""``sifdeck inspect IMAGE``: what an image file says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from backend.sif.inspection import Inspection, LayerDetail
+
+
+@click.command(short_help="Show what an image file says of itself.")
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("-l", "--labels", is_flag=True, help="Show the labels only.")
+@click.option("-e", "--environment", is_flag=True, help="Show the environment only.")
+@click.option("-r", "--runscript", is_flag=True, help="Show what `run` starts.")
+@click.option("-d", "--deffile", is_flag=True, help="Show how it was built.")
+@click.option("-s", "--startscript", is_flag=True, help="Show what `instance start` starts.")
+@click.option("-t", "--test", is_flag=True, help="Show the test script.")
+@click.option("-H", "--helpfile", is_flag=True, help="Show the image's help text.")
+@click.option("--all", "everything", is_flag=True, help="All of these, as JSON.")
+@click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
+def inspect(image: Path, *, everything: bool, as_json: bool, **wanted: bool) -> None:
+    """Show what IMAGE, an OCI-SIF or a native SIF, says of itself; nothing is mounted or run.
+
+    Without options: an overview.  The options are those of `singularity inspect`; with them,
+    --json prints the same JSON as it does.
+    """
+    from backend.sif.inspection import inspect_file, inspection_json
+
+    found = inspect_file(image)
+    chosen = [name for name, is_wanted in wanted.items() if is_wanted]
+    if everything:
+        _echo_json(_attributes(found.attributes))
+    elif chosen and as_json:
+        _echo_json(
+            _attributes({key: found.attributes[key] for key in chosen if key in found.attributes})
+        )
+    elif chosen:
+        for line in _chosen_lines(found, chosen):
+            click.echo(line)
+    elif as_json:
+        _echo_json(inspection_json(found))
+    else:
+        for line in _overview(found):
+            click.echo(line)
+
+
+def _attributes(attributes: object) -> dict[str, object]:
+    return {"data": {"attributes": attributes}, "type": "container"}
+
+
+def _echo_json(value: object) -> None:
+    import json
+
+    # ASCII only: what a hostile image holds reaches a terminal as \u escapes.
+    click.echo(json.dumps(value, indent=4))
+
+
+def _chosen_lines(found: Inspection, chosen: Iterable[str]) -> Iterator[str]:
+    from backend.escape import one_line, printable
+
+    for name in chosen:
+        if name == "labels":
+            for key, value in sorted(found.labels.items()):
+                yield f"{one_line(key)}: {one_line(value)}"
+            continue
+        attribute = found.attributes.get(name)
+        texts = attribute if isinstance(attribute, dict) else {"": attribute}
+        for path, text in sorted(texts.items()):
+            if path and found.kind == "sif":
+                yield f"=== {one_line(path)} ==="
+            if isinstance(text, str):
+                yield printable(text, limit=_LIMIT).rstrip("\n")
+
+
+_LIMIT = 1 << 20
+"""Characters of a script that are shown."""
+
+
+def _overview(found: Inspection) -> Iterator[str]:
+    from backend.escape import one_line
+
+    config = found.config
+    rows = [
+        ("Image", str(found.path)),
+        (
+            "Format",
+            {"oci-sif": "OCI-SIF", "sif": "native SIF", "data": "data container"}[found.kind],
+        ),
+        ("Digest", found.digest),
+        ("Platform", str(config.platform) if config.platform.architecture else ""),
+        ("Size", _size(found.size)),
+        ("Created", config.created),
+        ("Author", config.author),
+        ("Source", found.provenance.reference),
+        ("Source digest", found.provenance.digest),
+        ("Signatures", str(found.signatures or "")),
+        ("Entrypoint", _words(config.entrypoint)),
+        ("Cmd", _words(config.cmd)),
+        ("User", config.user),
+        ("Working dir", config.working_dir),
+        ("Ports", " ".join(config.exposed_ports)),
+        ("Volumes", " ".join(config.volumes)),
+        ("Stop signal", config.stop_signal),
+    ]
+    for label, value in rows:
+        if value:
+            yield f"{label + ':':15}{one_line(value)}"
+    yield from _section("Environment", config.env, one_line)
+    yield from _section(
+        "Labels", (f"{key}={value}" for key, value in sorted(found.labels.items())), one_line
+    )
+    yield from _layers(found.layers)
+    yield from _section("History", _history(found), one_line)
+
+
+def _section(title: str, lines: Iterable[str], escape: Callable[[str], str]) -> Iterator[str]:
+    shown = [f"  {escape(line)}" for line in lines]
+    if shown:
+        yield from ("", f"{title}:", *shown)
+
+
+def _layers(layers: Iterable[LayerDetail]) -> Iterator[str]:
+    from backend.escape import one_line
+
+    yield from ("", "Layers, base first:")
+    for number, layer in enumerate(layers, 1):
+        packed = f" {layer.compression}" if layer.compression else ""
+        blocks = f", blocks of {_size(layer.block_size)}" if layer.block_size else ""
+        things = f", {layer.inodes} inodes" if layer.inodes else ""
+        yield f"  {number}  {_size(layer.size):>10}  {layer.filesystem}{packed}{blocks}{things}"
+        if layer.digest:
+            yield f"     {layer.digest}"
+        for source in layer.sources:
+            kind = one_line(source.media_type)
+            yield f"       from {source.digest}  {_size(source.size)}  {kind}"
+
+
+def _history(found: Inspection) -> Iterator[str]:
+    for entry in found.config.history:
+        mark = " " if entry.empty_layer else "*"
+        text = " ".join(part for part in (entry.created_by, entry.comment) if part)
+        yield f"{mark} {entry.created[:10]:10}  {text}"
+
+
+def _words(words: tuple[str, ...]) -> str:
+    import shlex
+
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def _size(size: int) -> str:
+    import humanize
+
+    return humanize.naturalsize(size, binary=True)
