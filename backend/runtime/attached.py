@@ -1,0 +1,130 @@
+"""The launcher's long part: a container in the foreground, its signals, terminal and end."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import termios
+
+from backend.runtime import kernel
+
+_HANGUP_GRACE_S = 5
+"""Seconds that the container has after its terminal has gone; crun would wait for ever."""
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+"""Signals that end a process that does nothing about them; pid 1 of a container is exempt."""
+
+
+class Terminal:
+    """The terminal that we were started on, as it was then."""
+
+    def __init__(self) -> None:
+        self._modes = termios.tcgetattr(0)
+
+    def restore(self) -> None:
+        """Put back the modes, after something has died that would have."""
+        termios.tcsetattr(0, termios.TCSANOW, self._modes)
+
+    def copy_size(self, runtime: int) -> None:
+        """Give the container's terminal the size of ours.
+
+        crun does not before 1.8.7; done twice it does no harm.
+
+        Args:
+            runtime: The process that holds the other side of the container's terminal.
+        """
+        size = fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8))
+        folder = f"/proc/{runtime}/fd"
+        try:
+            for name in os.listdir(folder):
+                if os.readlink(f"{folder}/{name}").endswith("ptmx"):
+                    master = kernel.steal_descriptor(runtime, int(name))
+                    fcntl.ioctl(master, termios.TIOCSWINSZ, size)
+                    os.close(master)
+        except OSError:
+            return  # it has just ended, or the kernel forbids it: the size stays as it was
+
+
+def wait(runtime: int, servers: set[int], terminal: Terminal | None) -> int:
+    """Wait for the runtime's end and return the container's exit status.
+
+    Signals from other processes go on to the container.  Those that the terminal sends reach
+    the runtime by themselves, since it is in our process group.
+
+    Args:
+        runtime: Its pid; all signals must be blocked since before its start.
+        servers: Pids of FUSE servers, without which the container cannot go on; those that
+            end are taken out.
+        terminal: None when the container has pipes.
+    """
+    ended_by = 0
+    while True:
+        found = signal.sigwaitinfo(signal.valid_signals())
+        number = signal.Signals(found.si_signo)
+        if number == signal.SIGCHLD:
+            status = _reap(runtime, servers)
+            if status is not None:
+                if terminal and status < 0:
+                    terminal.restore()
+                return 128 + (ended_by or -status) if status < 0 else status
+        elif number == signal.SIGWINCH and terminal:
+            terminal.copy_size(runtime)
+        elif number == signal.SIGALRM and ended_by:
+            os.kill(runtime, signal.SIGKILL)
+        else:
+            ended_by = _relay(runtime, found, on_terminal=terminal is not None) or ended_by
+
+
+def _relay(runtime: int, found: signal.struct_siginfo, *, on_terminal: bool) -> int:
+    """Hand a signal on; return its number if it ends the container now or soon, else 0."""
+    number = signal.Signals(found.si_signo)
+    if number in _ENDING and not _handles(runtime, number):
+        os.kill(runtime, signal.SIGKILL)
+        return number
+    if found.si_code <= 0:  # sent by a process, not by the kernel
+        os.kill(runtime, number)
+    if number == signal.SIGHUP and on_terminal:
+        signal.setitimer(signal.ITIMER_REAL, _HANGUP_GRACE_S)
+        return number
+    return 0
+
+
+def _reap(runtime: int, servers: set[int]) -> int | None:
+    """Collect what has ended; return the runtime's exit code if it is among that."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if pid == 0:
+            return None
+        if pid == runtime:
+            return os.waitstatus_to_exitcode(status)
+        if pid in servers:
+            servers.remove(pid)
+            os.write(2, b"ERROR:   the server of the image's files has died\n")
+            os.kill(runtime, signal.SIGKILL)
+
+
+def _handles(runtime: int, number: signal.Signals) -> bool:
+    """Tell whether the container's first process catches, ignores or blocks a signal.
+
+    The kernel gives the first process of a pid namespace no default actions, so that a plain
+    ``sleep`` would not even end on SIGTERM; the launcher supplies them.
+    """
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        status = _status(int(name))
+        if status.get("PPid") == str(runtime) and status.get("NSpid", "").split()[-1:] == ["1"]:
+            masks = (int(status[key], 16) for key in ("SigCgt", "SigIgn", "SigBlk"))
+            return any(mask >> (number - 1) & 1 for mask in masks)
+    return True
+
+
+def _status(pid: int) -> dict[str, str]:
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as lines:
+            return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    except OSError:
+        return {}

@@ -1,0 +1,219 @@
+"""From a plan to a running container: namespaces, mounts, the runtime, and the wait for its end.
+
+One chain of processes, no daemon, nothing to clean up::
+
+    launcher            user and mount namespace; waits, relays signals
+      + squashfuse_ll   answers for the image's files
+      + crun | runc     pid 1 of a new pid namespace; the container's processes are its children
+
+Every child asks the kernel to be killed when the launcher ends, and the end of a pid
+namespace's first process ends all others in it.  With the last process goes the mount
+namespace, and with that every mount.  So whatever is killed, nothing is left.
+
+The process must stay single-threaded (a user namespace takes that) and small (it waits as
+long as the container runs), hence its own interpreter and the meagre imports.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+
+from backend.errors import LaunchError, explain
+from backend.runtime import attached, filesystems, kernel, namespaces, plan, rootfs
+
+TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
+if TYPE_CHECKING:
+    from backend.runtime.plan import Plan
+
+_LOG_LIMIT = 4096
+"""Bytes of the runtime's log that are looked at."""
+
+
+def main(descriptor: int) -> int:
+    """Run the plan in ``descriptor`` and return the exit status."""
+    wanted = plan.load(descriptor)
+    try:
+        return _launch(wanted)
+    except LaunchError as error:
+        os.write(2, os.fsencode(explain(error) + "\n"))
+        return int(error.status)
+    except OSError as error:
+        reason = LaunchError(
+            f"cannot set up the container for {wanted['image']}",
+            why=f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror),
+            hint="see what this host lacks: sifdeck doctor",
+        )
+        os.write(2, os.fsencode(explain(reason) + "\n"))
+        return int(reason.status)
+
+
+def _launch(wanted: Plan) -> int:
+    terminal = attached.Terminal() if wanted["terminal"] else None
+    _enter(wanted)
+    servers = filesystems.Servers()
+    try:
+        _mount_all(wanted, servers)
+        rootfs.prepare(f"{wanted['session']}/bundle/rootfs", wanted["rootfs"])
+        _write(f"{wanted['session']}/bundle/config.json", wanted["config"])
+        everything = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
+        before: set[int | signal.Signals] = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
+        kernel.unshare(kernel.CLONE_NEWPID, "pid namespace")
+        runtime = _start_runtime(wanted, before)
+        status = attached.wait(runtime, servers.running, terminal)
+        return _judge(wanted, status)
+    finally:
+        servers.stop()
+
+
+def _enter(wanted: Plan) -> None:
+    """Enter the namespaces in which everything below happens."""
+    namespace = wanted["namespace"]
+    if namespace is None:
+        kernel.unshare(kernel.CLONE_NEWNS, "mount namespace")
+    else:
+        try:
+            namespaces.enter_user(
+                namespace["uids"], namespace["gids"], namespace["tools"], kernel.CLONE_NEWNS
+            )
+        except namespaces.MapRefusedError as error:
+            raise LaunchError(
+                "the host did not accept the map of user ids",
+                why=str(error),
+                hint="see who can allow it: sifdeck doctor",
+            ) from error
+        except OSError as error:
+            raise LaunchError(
+                "this host gives an ordinary user no user namespace",
+                why=f"{error.filename}: {error.strerror}",
+                hint="an administrator can allow it; sifdeck doctor says how",
+            ) from error
+    kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_SLAVE)
+
+
+def _mount_all(wanted: Plan, servers: filesystems.Servers) -> None:
+    """Mount the image and everything else that the runtime will find."""
+    sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source in wanted["binds"]]
+    session = wanted["session"]
+    # A tmpfs over a folder that is always there: seen in our namespace only, gone with it.
+    kernel.mount(
+        "sifdeck",
+        session,
+        "tmpfs",
+        kernel.MS_NOSUID | kernel.MS_NODEV,
+        f"mode=711,uid=0,gid=0,size={wanted['memory']}",
+    )
+    for name in ("upper", "work", "state", "layers", "binds", "bundle", "bundle/rootfs"):
+        _make_folder(f"{session}/{name}")
+    lowers: list[str] = []
+    for number, layer in enumerate(wanted["layers"]):
+        target = f"{session}/layers/{number}"
+        _make_folder(target)
+        if layer["offset"] < 0:
+            kernel.bind(layer["source"], target)
+        else:
+            filesystems.mount_squashfs(servers, layer, target, wanted["squashfuse"])
+        lowers.insert(0, target)
+    filesystems.mount_overlay(servers, lowers, session, wanted["overlayfuse"])
+    for number, source_descriptor in enumerate(sources):
+        _bind(source_descriptor, f"{session}/binds/{number}")
+    _keep_cgroups_out(wanted["runtime_kind"])
+
+
+def _keep_cgroups_out(runtime: str) -> None:
+    """Have the runtime leave the cgroups alone, as far as its options do not."""
+    if runtime == "crun" and os.path.isdir("/sys/fs/cgroup/unified"):
+        # crun refuses a hybrid hierarchy with version 2 controllers, even told not to touch it.
+        kernel.mount("sifdeck", "/sys/fs/cgroup/unified", "tmpfs", kernel.MS_RDONLY)
+    elif runtime == "runc":
+        # runc makes groups wherever it can, and leaves them when it is killed.
+        with open("/proc/self/mounts", "rb") as lines:
+            mounts = [line.split(b" ")[1:3] for line in lines]
+        for target, kind in mounts:
+            if kind in {b"cgroup", b"cgroup2"}:
+                flags = kernel.MS_BIND | kernel.MS_REMOUNT | kernel.MS_RDONLY
+                with contextlib.suppress(OSError):  # locked by an outer container: read-only
+                    kernel.mount(None, os.fsdecode(target), None, flags)
+
+
+def _bind(source: int, target: str) -> None:
+    """Bind an open file or folder, by the caller's own rights, to where the runtime finds it."""
+    path = f"/proc/self/fd/{source}"
+    if os.path.isdir(path):
+        _make_folder(target)
+    else:
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
+    kernel.bind(path, target)
+    os.close(source)
+
+
+def _make_folder(path: str) -> None:
+    os.mkdir(path, 0o755)
+    os.chown(path, 0, 0)
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+    try:
+        os.fchown(descriptor, 0, 0)
+        with open(
+            descriptor, "w", encoding="utf-8", errors="surrogateescape", closefd=False
+        ) as file:
+            file.write(text)
+    finally:
+        os.close(descriptor)
+
+
+def _start_runtime(wanted: Plan, mask: set[int | signal.Signals]) -> int:
+    """Start the runtime as the first process of the new pid namespace; return its pid."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        kernel.die_with_parent(parent)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # fuse-overlayfs needs the outer /proc, so the new one gets a mount namespace more.
+        kernel.unshare(kernel.CLONE_NEWNS, "mount namespace")
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        kernel.mount("proc", "/proc", "proc", flags)
+        if wanted["become_root"]:
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            kernel.die_with_parent(parent)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec keeps that
+        os.chdir(f"{wanted['session']}/bundle")
+        os.execv(wanted["runtime"][0], wanted["runtime"])
+    except OSError as error:
+        os.write(2, os.fsencode(f"ERROR:   {error.filename}: {error.strerror}\n"))
+    finally:
+        os._exit(125)
+
+
+def _judge(wanted: Plan, status: int) -> int:
+    """Return the exit status; the runtime's own failure is told from the container's.
+
+    Raises:
+        LaunchError: The container was never started.
+    """
+    if status == 0 or os.path.exists(f"{wanted['session']}/state/pid"):
+        return status
+    raise LaunchError(
+        f"{wanted['runtime_kind']} could not start the container",
+        why=_read_log(f"{wanted['session']}/state/log"),
+        hint="try another runtime (--runtime), and see what this host lacks: sifdeck doctor",
+    )
+
+
+def _read_log(path: str) -> str:
+    from backend.escape import one_line
+
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.read(_LOG_LIMIT).splitlines()
+    except OSError:
+        return ""
+    # runc: time="..." level=error msg="...".
+    return "; ".join(one_line(line.partition(' msg="')[2].rstrip('"') or line) for line in lines)

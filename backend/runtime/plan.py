@@ -1,0 +1,87 @@
+"""What the command line hands to the launcher: a plan, marshalled, through an anonymous file.
+
+Marshal, since the launcher starts in the time that importing json takes; both ends are the
+same interpreter, and nobody else can write the file.  Nothing of it is in an argument list or
+an environment, which other users can read.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+
+TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Namespace(TypedDict):
+        """How to become somebody else; ``backend.runtime.namespaces``."""
+
+        uids: list[tuple[int, int, int]]
+        gids: list[tuple[int, int, int]]
+        tools: list[str]
+
+    class Layer(TypedDict):
+        """A file system of the image.
+
+        ``source`` is a folder when ``offset`` is negative, else a file that holds squashfs
+        at that byte.
+        """
+
+        source: str
+        offset: int
+
+    class Rootfs(TypedDict):
+        """What to prepare in the root file system before the runtime starts.
+
+        ``home`` is made if missing, for ``owner`` (uid and gid as the launcher sees them);
+        ``passwd`` and ``group`` are lines to append unless the id is known, or empty;
+        ``program`` must be there, found by ``path`` and ``cwd``.
+        """
+
+        passwd: str
+        group: str
+        home: str
+        owner: tuple[int, int]
+        program: str
+        path: str
+        cwd: str
+
+    class Plan(TypedDict):
+        """Everything that the launcher needs.
+
+        ``become_root`` says that the runtime runs as id 0 of the launcher's namespace, which
+        is a subordinate id, while the launcher stays the caller.
+        """
+
+        image: str
+        layers: list[Layer]
+        squashfuse: list[str]
+        overlayfuse: str
+        session: str
+        namespace: Namespace | None
+        become_root: bool
+        memory: int
+        rootfs: Rootfs
+        binds: list[str]
+        config: str
+        runtime: list[str]
+        runtime_kind: str
+        terminal: bool
+
+
+def store(plan: Plan) -> int:
+    """Return the descriptor of an anonymous file that holds the plan and outlives an exec."""
+    descriptor = os.memfd_create("sifdeck-plan", 0)
+    data = marshal.dumps(dict(plan))
+    with open(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def load(descriptor: int) -> Plan:
+    """Return the plan that :func:`store` left, and close the file."""
+    with open(descriptor, "rb") as file:
+        plan: Plan = marshal.loads(file.read())  # noqa: S302  (our own bytes, see above)
+    return plan

@@ -1,0 +1,315 @@
+"""Containers as users start them: each runtime, each kind of user, FUSE open and closed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import containers, images
+from tests.support.users import WITH_ONE, WITH_RANGE, Somebody, somebody
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Start = Callable[..., "Started"]
+
+pytestmark = pytest.mark.runtime
+
+USERS = ("root", WITH_RANGE, WITH_ONE)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """Give a folder that every user can reach."""
+    path = Path(tempfile.mkdtemp(prefix="sifdeck-run-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def layer(folder: Path) -> bytes:
+    return containers.squashfs(folder, images.busybox_layer())
+
+
+@pytest.fixture(scope="module")
+def busybox(folder: Path, layer: bytes) -> Path:
+    config = {"Cmd": ["echo", "cmd"], "Env": ["FOO=bar baz", "PATH=/bin"], "WorkingDir": "/home"}
+    return containers.oci_sif(folder / "busybox.oci.sif", [layer], config)
+
+
+def sifdeck(
+    who: Somebody, *arguments: str | Path, **more: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """Run the command line as somebody, from a folder they can reach."""
+    argv = [containers.SIFDECK, *(str(argument) for argument in arguments)]
+    options: dict[str, Any] = {"input": b"", "env": who.environment(), "cwd": "/"} | more
+    command = who.command(argv)
+    return subprocess.run(command, capture_output=True, timeout=60, check=False, **options)
+
+
+def needs(runtime: str) -> str:
+    if not shutil.which(runtime):
+        pytest.skip(f"no {runtime}")
+    return runtime
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("name", USERS)
+def test_exec_shows_the_image_as_it_is(name: str, runtime: str, busybox: Path) -> None:
+    who = somebody(name)
+    user = ["--fakeroot"] if (name, runtime) == (WITH_ONE, "runc") else []
+    script = 'id -u; stat -c "%u %a" /bin/busybox /root; echo $FOO; pwd; touch ~/new && ls ~'
+    done = sifdeck(who, "exec", "--runtime", needs(runtime), *user, busybox, "sh", "-c", script)
+    uid = 0 if user else who.uid
+    owner = who.uid if name == WITH_ONE and not user else 0
+    assert done.stdout.decode().split("\n") == [
+        str(uid), f"{owner} 755", f"{owner} 700", "bar baz", "/home", "new", "",
+    ]  # fmt: skip
+    assert (done.stderr, done.returncode) == (b"", 0)
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, layer: bytes) -> None:
+    who = somebody(name, fuse=False)
+    fresh = images.layer(images.Entry(name="etc/fresh", data=os.urandom(16)))
+    layers = [layer, containers.squashfs(folder, fresh)]
+    image = containers.oci_sif(folder / "fresh.oci.sif", layers, {})
+    script = 'id -u; stat -c "%u %a" /bin/busybox /root /home/appuser; rm -r /home && ls -d /home'
+    outcomes = [sifdeck(who, "exec", image, "sh", "-c", script) for _ in range(2)]
+    shutil.rmtree(Path(who.environment()["HOME"]) / ".cache/sifdeck/rootfs")
+    owner = who.uid if name == WITH_ONE else 0
+    user = who.uid if name == WITH_ONE else 1000
+    assert {done.stdout.decode() for done in outcomes} == {
+        f"{who.uid}\n{owner} 755\n{owner} 700\n{user} 755\n"
+    }
+    assert b"xtract" in outcomes[0].stderr
+    assert b"xtract" not in outcomes[1].stderr
+
+
+def test_run_takes_entrypoint_and_arguments(folder: Path, layer: bytes, busybox: Path) -> None:
+    root = somebody("root")
+    config = {"Entrypoint": ["echo", "entry"], "Cmd": ["cmd"]}
+    image = containers.oci_sif(folder / "entry.oci.sif", [layer], config)
+    assert sifdeck(root, "run", image).stdout == b"entry cmd\n"
+    assert sifdeck(root, "run", image, "-x", "--help").stdout == b"entry -x --help\n"
+    assert sifdeck(root, "run", busybox).stdout == b"cmd\n"
+    assert sifdeck(root, "exec", image, "echo", "mine").stdout == b"mine\n"
+    assert sifdeck(root, "shell", image, "-c", "echo $PS1").stdout == b"sifdeck>\n"
+
+
+def test_image_without_command_says_so(folder: Path, layer: bytes) -> None:
+    image = containers.oci_sif(folder / "empty.oci.sif", [layer], {})
+    done = sifdeck(somebody("root"), "run", image)
+    assert done.returncode == 125
+    assert b"neither ENTRYPOINT nor CMD" in done.stderr
+
+
+def test_layers_are_stacked_with_whiteouts(folder: Path, layer: bytes) -> None:
+    top = images.layer(
+        images.Entry(name="etc/motd", data=b"top\n"),
+        images.Entry(name="bin/sleep", kind=b"3", mode=0, device=(0, 0)),
+    )
+    image = containers.oci_sif(
+        folder / "layered.oci.sif", [layer, containers.squashfs(folder, top)], {"Cmd": ["sh"]}
+    )
+    for name in USERS:
+        done = sifdeck(somebody(name), "exec", image, "sh", "-c", "cat /etc/motd; ls /bin/sleep")
+        assert done.stdout == b"top\n", done.stderr
+        assert b"No such file" in done.stderr
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_binds(name: str, folder: Path, busybox: Path) -> None:
+    who = somebody(name)
+    data = Path(tempfile.mkdtemp(dir=folder))
+    (data / "in").write_text("hello\n")
+    shutil.chown(data, who.uid, who.gid)
+    script = "cat /data/in; echo out >/data/out; touch /ro/x || cat /f"
+    binds = ["-B", f"{data}:/data", "-B", f"{data}:/ro:ro,{data}/in:/f"]
+    done = sifdeck(who, "exec", *binds, busybox, "sh", "-c", script)
+    assert done.stdout == b"hello\nhello\n", done.stderr
+    assert b"Read-only file system" in done.stderr
+    assert (data / "out").stat().st_uid == who.uid
+
+
+def test_a_home_closed_to_others_can_be_bound(busybox: Path) -> None:
+    who = somebody(WITH_RANGE)
+    who.home.chmod(0o700)
+    note = who.home / "note"
+    note.write_text("mine\n")
+    note.chmod(0o600)
+    shutil.chown(note, who.uid, who.gid)
+    done = sifdeck(who, "exec", "-B", f"{who.home}:/h", busybox, "cat", "/h/note")
+    assert done.stdout == b"mine\n", done.stderr
+
+
+def test_environment_and_folder(folder: Path, busybox: Path) -> None:
+    file = folder / "env"
+    file.write_text("# comment\nA=file\nexport B='two words'\n")
+    who = somebody("root")
+    environment = who.environment() | {"SINGULARITYENV_C": "c", "http_proxy": "p", "SECRET": "s"}
+    flags = ["--env-file", str(file), "--env", "A=flag", "--env", "EMPTY=", "--cwd", "/etc"]
+    done = sifdeck(who, "exec", *flags, busybox, "sh", "-c", "env; pwd", env=environment)
+    lines = done.stdout.decode().splitlines()
+    assert {"A=flag", "B=two words", "C=c", "http_proxy=p", "EMPTY=", "FOO=bar baz"} <= set(lines)
+    assert not [line for line in lines if line.startswith("SECRET")]
+    assert lines[-1] == "/etc"
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_exit_statuses(runtime: str, busybox: Path) -> None:
+    root = somebody("root")
+
+    def status(*command: str) -> int:
+        return sifdeck(root, "exec", "--runtime", needs(runtime), busybox, *command).returncode
+
+    assert [status("sh", "-c", f"exit {n}") for n in (0, 3, 255)] == [0, 3, 255]
+    assert status("sh", "-c", "sh -c 'kill -9 $$'; exit $?") == 137
+    assert status("nosuch") == 127
+    assert status("/etc/passwd") == 126
+    assert status("/etc") == 126
+
+
+def test_pipes_carry_bytes_and_stderr_is_separate(busybox: Path) -> None:
+    root = somebody("root")
+    data = os.urandom(8 << 20)
+    done = sifdeck(root, "exec", busybox, "sh", "-c", "cat; echo err >&2", input=data)
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
+    assert done.stderr == b"err\n"
+
+
+def test_missing_things_are_named(busybox: Path) -> None:
+    root = somebody("root")
+    done = sifdeck(root, "run", "--runtime", "nosuchrt", busybox)
+    assert done.returncode == 125
+    assert b"nosuchrt" in done.stderr
+    assert sifdeck(root, "run", "nosuch.sif").returncode == 11
+    assert sifdeck(root, "run", "-B", "/nosuch:/x", busybox).returncode == 2
+    assert sifdeck(root, "run", "--cwd", "rel", busybox).returncode == 2
+
+
+class Started:
+    """A container that says when it runs."""
+
+    def __init__(self, who: Somebody, *arguments: str | Path) -> None:
+        argv = [containers.SIFDECK, *(str(argument) for argument in arguments)]
+        self.process = subprocess.Popen(
+            who.command(argv),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=who.environment(),
+            cwd="/",
+        )
+        self.members: list[containers.Member] = []
+
+    def wait_for_line(self) -> None:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line == b"ready\n", self.process.communicate()
+        self.members = containers.members(self.process.pid)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=30)
+
+    def finish(self) -> int:
+        self.process.communicate(timeout=30)
+        return self.process.returncode
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Started]]:
+    """Start containers; whatever still runs at the end of the test is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(who: Somebody, *arguments: str | Path) -> Started:
+            started = Started(who, *arguments)
+            stack.callback(started.close)
+            started.wait_for_line()
+            return started
+
+        yield begin
+
+
+TRAP = "trap 'echo caught; exit 7' TERM HUP INT; echo ready; while :; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_reach_the_container(
+    number: signal.Signals, runtime: str, busybox: Path, start: Start
+) -> None:
+    started = start(
+        somebody("root"), "exec", "--runtime", needs(runtime), busybox, "sh", "-c", TRAP
+    )
+    started.process.send_signal(number)
+    assert started.finish() == 7
+
+
+@pytest.mark.parametrize("name", USERS)
+def test_a_container_without_handlers_ends_on_sigterm(
+    name: str, busybox: Path, start: Start
+) -> None:
+    started = start(somebody(name), "exec", busybox, "sh", "-c", "echo ready; exec sleep 600")
+    started.process.terminate()
+    assert started.finish() == 143
+    containers.wait_until(lambda: all(member.is_gone() for member in started.members))
+
+
+KILLED = [
+    (name, runtime, victim)
+    for name in USERS
+    for runtime in ("crun", "runc")
+    for victim in ("launcher", "squashfuse", "runtime", "container")
+]
+
+
+@pytest.mark.parametrize(("name", "runtime", "victim"), KILLED)
+def test_nothing_is_left_after_sigkill(
+    name: str, runtime: str, victim: str, busybox: Path, start: Start
+) -> None:
+    mounts, cgroups = Path("/proc/mounts").read_text(), _cgroups()
+    loops = sorted(Path("/sys/block").glob("loop*/backing_file"))
+    user = ["--fakeroot"] if (name, runtime) == (WITH_ONE, "runc") else []
+    started = start(
+        somebody(name), "exec", "--runtime", needs(runtime), *user, busybox,
+        "sh", "-c", "sleep 600 & echo ready; sleep 600",
+    )  # fmt: skip
+    roles = {
+        "launcher": started.process.pid,
+        "squashfuse": next(m.pid for m in started.members if m.comm.startswith("squashfuse")),
+        "runtime": next(m.pid for m in started.members if m.comm.startswith(runtime)),
+        "container": next(m.pid for m in started.members if m.comm in {"sh", "sleep", "busybox"}),
+    }
+    os.kill(roles[victim], signal.SIGKILL)
+    status = started.finish()
+    assert status == (-9 if victim == "launcher" else 137)
+    containers.wait_until(lambda: all(member.is_gone() for member in started.members))
+    assert Path("/proc/mounts").read_text() == mounts
+    assert sorted(Path("/sys/block").glob("loop*/backing_file")) == loops
+    assert _cgroups() == cgroups
+
+
+def _cgroups() -> set[Path]:
+    return {path for path in Path("/sys/fs/cgroup").glob("*/sifdeck-*") if path.is_dir()}
+
+
+def test_five_at_once(busybox: Path, start: Start) -> None:
+    root = somebody("root")
+    started = [
+        start(root, "exec", busybox, "sh", "-c", f"echo ready; sleep 0.2; exit {n}")
+        for n in range(5)
+    ]
+    assert [one.finish() for one in started] == list(range(5))

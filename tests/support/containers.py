@@ -1,0 +1,125 @@
+"""OCI-SIF files that containers can be started from, made with squashfs-tools."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import images, sifs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SQUASHFS = "application/vnd.sylabs.image.layer.v1.squashfs"
+
+
+def squashfs(folder: Path, tar: bytes, *options: str) -> bytes:
+    """Return a squashfs of an uncompressed tar."""
+    out = folder / "layer.squashfs"
+    out.unlink(missing_ok=True)
+    argv = ["sqfstar", *(options or ("-comp", "zstd")), str(out)]
+    try:
+        subprocess.run(argv, input=tar, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no sqfstar (squashfs-tools 4.5)")
+    data = out.read_bytes()
+    out.unlink()
+    return data
+
+
+def oci_sif(path: Path, layers: list[bytes], config: dict[str, Any]) -> Path:
+    """Write an OCI-SIF of squashfs ``layers`` (base first) and a config section."""
+    blobs = [sifs.blob(data) for data in layers]
+    described = [
+        {"mediaType": SQUASHFS, "size": len(data), "digest": images.digest(data)} for data in layers
+    ]
+    rootfs = {"type": "layers", "diff_ids": [entry["digest"] for entry in described]}
+    raw = json.dumps(
+        {"architecture": "amd64", "os": "linux", "config": config, "rootfs": rootfs}
+    ).encode()
+    manifest = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": images.OCI + "manifest.v1+json",
+            "config": _described(raw, images.OCI + "config.v1+json"),
+            "layers": described,
+        }
+    ).encode()
+    index = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": images.OCI + "index.v1+json",
+            "manifests": [_described(manifest, images.OCI + "manifest.v1+json")],
+        }
+    ).encode()
+    documents = [sifs.blob(raw), sifs.blob(manifest), sifs.blob(index, kind=sifs.ROOT_INDEX)]
+    path.write_bytes(sifs.sif(*blobs, *documents, capacity=len(blobs) + 11))
+    path.chmod(0o755)
+    return path
+
+
+def _described(data: bytes, media_type: str) -> dict[str, Any]:
+    return {"mediaType": media_type, "size": len(data), "digest": images.digest(data)}
+
+
+def busybox(folder: Path, **config: Any) -> Path:
+    """Write ``busybox.oci.sif`` with the given config section (``Cmd=[...]`` and so on)."""
+    layer = squashfs(folder, images.busybox_layer())
+    return oci_sif(folder / "busybox.oci.sif", [layer], {"Cmd": ["sh"]} | config)
+
+
+SIFDECK = str(Path(sys.executable).with_name("sifdeck"))
+
+
+@dataclass(kw_only=True)
+class Member:
+    """A process of a running container."""
+
+    pid: int
+    comm: str
+    started: str
+
+    def is_gone(self) -> bool:
+        """Whether it has ended; a zombie has."""
+        stat = _stat(self.pid)
+        return stat is None or stat[19] != self.started or stat[0] in {"Z", "X"}
+
+
+def members(launcher: int) -> list[Member]:
+    """Return the launcher and everything below it, parents first."""
+    found, waiting = [], [launcher]
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (stat := _stat(int(entry.name))):
+            children.setdefault(int(stat[1]), []).append(int(entry.name))
+    while waiting:
+        pid = waiting.pop(0)
+        stat = _stat(pid)
+        if stat:
+            comm = Path(f"/proc/{pid}/comm").read_text().strip()
+            found.append(Member(pid=pid, comm=comm, started=stat[19]))
+            waiting += children.get(pid, [])
+    return found
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Return the fields of /proc/PID/stat from the state on."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def wait_until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
+    """Wait for a condition; fail when it does not come true."""
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
