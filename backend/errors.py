@@ -11,6 +11,7 @@
   x VerificationError      bytes that do not have the digest or size they should
   x SpaceError             no room on a file system, or no quota left
   x LaunchError            the host could not start the container
+  x BuildError             an instruction of a Dockerfile failed
   x ToolError              a program we ran
     + ToolMissingError     not on PATH
     + ToolFailedError      exit status other than 0
@@ -204,6 +205,10 @@ class LaunchError(BackendError):
     ) -> None:
         super().__init__(message, why=why, kept=kept, hint=hint)
         self.status = status
+
+
+class BuildError(BackendError):
+    """An instruction of a Dockerfile failed; the message names it and its line."""
 
 
 class ToolError(BackendError):
