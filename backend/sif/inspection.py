@@ -8,6 +8,7 @@ before it is shown.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -287,10 +288,12 @@ def _attributes_of_files(sif: SifFile) -> dict[str, Any]:
 
 
 def _primary(sif: SifFile) -> SquashfsReader | None:
+    """Return the root file system; None where there is none that we can read."""
     for one in sif.of_kind(DataType.PARTITION):
         part = one.partition()
         if part.kind == PartitionKind.PRIMARY and part.fs == FileSystem.SQUASHFS:
-            return SquashfsReader(sif.fileno(), offset=one.offset)
+            with contextlib.suppress(FormatError):  # the layers' list says that it is damaged
+                return SquashfsReader(sif.fileno(), offset=one.offset)
     return None
 
 
