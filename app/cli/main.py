@@ -81,7 +81,7 @@ def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
 @click.option("-d", "--debug", is_flag=True, help="Log what happens to standard error.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.pass_context
-def cli(ctx: click.Context, *, debug: bool, quiet: bool) -> None:
+def cli(ctx: click.Context, *, debug: bool, quiet: bool) -> int:
     """OCI and SIF container images, from a terminal.
 
     Without a verb, on a terminal, the deck opens.
@@ -94,10 +94,11 @@ def cli(ctx: click.Context, *, debug: bool, quiet: bool) -> None:
     if ctx.invoked_subcommand is None:
         if not (sys.stdin.isatty() and sys.stderr.isatty()):
             click.echo(ctx.get_help())
-            return
+            return 0
         deck = _Verbs.get_command(cli, ctx, "deck")
         if deck:
-            ctx.invoke(deck)
+            return int(ctx.invoke(deck))
+    return 0
 
 
 def main(args: list[str] | None = None, *, job: Path | None = None) -> int:
