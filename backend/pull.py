@@ -250,7 +250,7 @@ def _convert(download: _Download, name: str, target: Path, options: PullOptions)
     image = download.image()
     download.begin()
     layers = image.manifest.layers
-    if all(layer.media_type == media.SQUASHFS_LAYER for layer in layers):
+    if layers and all(layer.media_type == media.SQUASHFS_LAYER for layer in layers):
         return _store_as_is(download, name, target, options)
     config = parse_config(download.config())
     diff_ids = config.diff_ids

@@ -222,3 +222,47 @@ def test_an_ended_pull_leaves_no_target(
     assert again.returncode == 0, again.stderr
     assert time.monotonic() - started < 60
     assert [entry.name for entry in folder.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("compress", ["gzip", "zstd", ""])
+@pytest.mark.parametrize("docker", [False, True])
+def test_every_kind_of_layer(registry: Registry, folder: Path, compress: str, docker: bool) -> None:
+    if docker and compress == "zstd":
+        compress = ""  # Docker's own media types know no zstd
+    layers = [layer(Entry(name="a", data=b"1")), layer(Entry(name=".wh.a"), Entry(name="b"))]
+    made = images.image(layers, compress=compress, docker=docker)
+    name = f"kind-{compress or 'plain'}-{docker}".lower()
+    registry.push(made, name, "v1")
+    done = sifdeck("pull", "--no-https", f"docker://{registry.host}/{name}:v1", PWD=str(folder))
+    assert done.returncode == 0, done.stderr
+    path = folder / f"{name}_v1.oci.sif"
+    assert names(path) == {"b": b""}
+    assert read_ocisif(path).manifest.media_type == made.media_type
+
+
+def test_an_image_without_layers(registry: Registry, folder: Path) -> None:
+    registry.push(images.image([]), "empty", "v1")
+    done = sifdeck("pull", "--no-https", f"docker://{registry.host}/empty:v1", PWD=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert names(folder / "empty_v1.oci.sif") == {}
+
+
+def test_by_digest_and_into_a_named_file(registry: Registry, folder: Path) -> None:
+    digest = registry.push(three_layers(), "fixed", "v1")
+    uri = f"docker://{registry.host}/fixed@{digest}"
+    assert sifdeck("pull", "--no-https", uri, PWD=str(folder)).returncode == 0
+    assert (folder / f"fixed@{digest.replace(':', '_')}.oci.sif").exists()
+    refused = sifdeck("pull", "--no-https", "no/such/folder/x.sif", uri, PWD=str(folder))
+    assert refused.returncode == ExitCode.NOT_FOUND
+    assert "no/such/folder" in refused.stderr
+
+
+def test_a_platform_is_chosen(registry: Registry, folder: Path) -> None:
+    arm = images.image([layer(Entry(name="arm"))], architecture="arm64")
+    registry.push_index("many", "v1", (three_layers(), "linux/amd64"), (arm, "linux/arm64/v8"))
+    uri = f"docker://{registry.host}/many:v1"
+    done = sifdeck("pull", "--no-https", "--arch", "arm64", "arm.sif", uri, PWD=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert names(folder / "arm.sif") == {"arm": b""}
+    both = sifdeck("pull", "--arch", "arm64", "--platform", "linux/amd64", uri, PWD=str(folder))
+    assert both.returncode == ExitCode.USAGE
