@@ -263,7 +263,7 @@ def _claim(path: Path, descriptor: Descriptor) -> _Partial | None:
             return None
         if error.errno in _NO_LOCKS:
             fd, name = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-            return _Partial(fd, path.with_name(name), descriptor)
+            return _Partial(fd, path.parent / name, descriptor)
         raise
     # Its last holder may have renamed or removed the file that we opened.
     if not _is_at(fd, path):

@@ -201,11 +201,11 @@ async def _choose(
     index = parse_index(raw.data, raw.media_type)
     if direct := _best(index, platform):
         return await _fetch(source, reference, direct), direct.platform
-    if depth >= _MAX_DEPTH:
-        raise FormatError(f"{reference} has indexes nested more than {_MAX_DEPTH} deep")
     for entry in index.manifests:
         fits = entry.platform is None or platform.accepts(entry.platform)
         if entry.media_type in media.INDEXES and fits:
+            if depth == _MAX_DEPTH:
+                raise FormatError(f"{reference} has indexes nested more than {_MAX_DEPTH} deep")
             inner = await _fetch(source, reference, entry)
             found = await _choose(source, reference, inner, platform, depth=depth + 1)
             if found[0]:

@@ -27,7 +27,7 @@ from backend.oci.source import RawManifest, RemoteImage, document_type, resolve,
 from backend.reference import DOCKER_HUB, DOCKER_HUB_HOST
 from backend.registry.auth import Authorizer, refused
 from backend.registry.retry import retrying
-from backend.registry.transport import Transport, failure, is_loopback, read_body
+from backend.registry.transport import PlainHttpError, Transport, failure, is_loopback, read_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -108,7 +108,8 @@ class RegistryClient:
         """
         path = f"/v2/{reference.repository}/manifests/{quote(reference.version, safe=':')}"
         accept = ", ".join(media.ACCEPT)
-        read = partial(self._read, reference, path, accept=accept, what=str(reference))
+        what = str(reference)
+        read = partial(self._read, reference, path, accept=accept, what=what, limit=MAX_DOCUMENT)
         headers, data = await retrying(read)
         if reference.digest:
             verify(data, reference.digest)
@@ -174,8 +175,8 @@ class RegistryClient:
         path: str,
         *,
         what: str,
+        limit: int,
         accept: str = "application/json",
-        limit: int = MAX_DOCUMENT,
     ) -> tuple[httpx.Headers, bytes]:
         """Return the headers and body of a ``GET`` that must succeed."""
         async with self._open("GET", reference, path, headers={"Accept": accept}) as response:
@@ -217,8 +218,8 @@ class RegistryClient:
         try:
             async with self._transport.open("GET", f"{url}/v2/", {}):
                 return True
-        except NetworkError as error:
-            return "HTTPS" not in error.message
+        except PlainHttpError:
+            return False
 
 
 def _same_host(response: httpx.Response, url: str) -> bool:

@@ -42,6 +42,10 @@ _READ_SIZE = 512 << 10
 Content = bytes | None
 
 
+class PlainHttpError(NetworkError):
+    """A server does not speak TLS on a port where it should."""
+
+
 class Transport:
     """The connections of one operation, to any number of hosts.  An async context manager.
 
@@ -216,7 +220,7 @@ def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> 
         return NetworkError(f"the certificate of {host} is not trusted", why=why, hint=hint)
     if "WRONG_VERSION_NUMBER" in why or "RECORD_LAYER" in why:
         hint = "if it speaks plain HTTP, add --no-https"
-        return NetworkError(f"{host} does not speak HTTPS", why=why, hint=hint)
+        return PlainHttpError(f"{host} does not speak HTTPS", why=why, hint=hint)
     return NetworkError(f"no connection to {host}", why=why, transient=transient)
 
 
