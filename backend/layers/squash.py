@@ -201,13 +201,14 @@ class _Builder:
         elif not name:
             raise reader.fail("the root of the image is no directory")
         else:
+            target = self._target(member) if member.kind is None else None
             own, above = self.tree.directory(parent)
             visible = not is_hidden(above, name)
-            if member.kind is None:
-                inode = self._link(member, reader, visible=visible)
-            else:
-                inode = self._inode(member, reader, visible=visible)
-            self.tree.put(own, name, inode)
+            if target is None:
+                target = self._inode(member, reader, visible=visible)
+            elif visible:
+                want(target)
+            self.tree.put(own, name, target)
 
     def _white_out(self, parent: bytes, name: bytes, reader: TarReader) -> None:
         own: LayerDirectory = self.tree.directory(parent)[0]
@@ -241,16 +242,12 @@ class _Builder:
             content = device_number(*member.device)
         return Inode(kind, attributes, member.mtime, content)
 
-    def _link(self, member: Member, reader: TarReader, *, visible: bool) -> Inode:
+    def _target(self, member: Member) -> Inode:
         """Return what a hard link stands for."""
         target = self.tree.find(member.link)
-        if target is None:
+        if target is None or target.kind is Kind.DIRECTORY:
             target = Alias(member.link, label=self._label, offset=member.offset)
             self.aliases.append(target)
-        elif target.kind is Kind.DIRECTORY:
-            raise reader.fail("a hard link to a directory")
-        if visible:
-            want(target)
         return target
 
 

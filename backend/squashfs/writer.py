@@ -49,6 +49,9 @@ _MAX_LISTING = 0xFFFF
 _LISTING_EXTRA = 3
 """A listing's size counts ``.`` and ``..``, which it does not hold."""
 
+_UNWRITTEN = 0xFFFFFFFFFFFFFFFF
+"""The reference of an inode that has none yet; 0 is the first one's."""
+
 _HEAD = struct.Struct("<HHHHII")
 _DIRECTORY = struct.Struct("<IIHHI")
 _LONG_DIRECTORY = struct.Struct("<IIIIHHI")
@@ -211,7 +214,7 @@ class _Tables:
             for inode in entries.values():
                 if inode.kind is Kind.DIRECTORY:
                     subdirectories += 1
-                elif not self.references[inode.number]:
+                elif self.references[inode.number] == _UNWRITTEN:
                     self._write(inode, self._pack(inode))
             listing = write_listing(self.listings, entries, self.references)
             directory.links = 2 + subdirectories
@@ -234,7 +237,7 @@ class _Tables:
                     inode.number = count
                     if inode.kind is Kind.DIRECTORY:
                         waiting.append((inode, directory.number))
-        self.references.extend([0] * count)
+        self.references.extend([_UNWRITTEN] * count)
         # The kernel never looks this up; other tools expect what mksquashfs writes.
         found[0] = (root, count + 1)
         return found
