@@ -48,11 +48,16 @@ class Board:
 
     Args:
         jobs: Where the records are.
+
+    Attributes:
+        rows: One for each job.
+        place: What is free where images are kept, for the header of all screens.
     """
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
         self.rows: Sequence[JobRow] = ()
+        self.place = ""
         self._views: dict[int, JobView] = {}
         self._wanted: set[int] = set()
 

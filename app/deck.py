@@ -199,9 +199,11 @@ class Deck(App[int]):
             views = (self.screen.VIEW, *self.screen.focused_views, "deck")
             self.push_screen(HelpDialog(self.desk, views))
 
-    async def action_refresh(self) -> None:
+    def action_refresh(self) -> None:
         """Read again what is shown."""
         self._look()
+        if isinstance(self.screen, ViewScreen):
+            self.screen.reload()
 
     def action_redraw(self) -> None:
         """Draw the whole screen again."""
@@ -295,9 +297,7 @@ class Deck(App[int]):
             self._show(_explained(error, str(event.command)))
         else:
             self.notify(event.done, markup=False)
-        self._look()
-        if isinstance(self.screen, ViewScreen):
-            await self.screen.run_action("refresh")
+        self.action_refresh()
 
     @on(RunRequested)
     @work(group="dialog")

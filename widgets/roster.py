@@ -7,7 +7,6 @@ Keys are bound by whoever uses it: the ``action_*`` methods are there for that.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from backend.escape import one_line
+from backend.matching import matcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,23 +73,6 @@ def middle_cut(text: str, width: int, *, ellipsis: str = "..") -> str:
         return set_cell_size(text, width)
     tail = (width - len(ellipsis)) * 3 // 5
     return text[: width - len(ellipsis) - tail] + ellipsis + text[-tail:]
-
-
-def matcher(wanted: str) -> Callable[[str], bool]:
-    """Return the test of a filter: words that all must occur.
-
-    ``word`` is a substring, ``!word`` must not occur, ``~word`` allows letters between.
-    """
-    tests: list[Callable[[str], bool]] = []
-    for word in wanted.lower().split():
-        if word.startswith("!") and len(word) > 1:
-            tests.append(lambda text, part=word[1:]: part not in text)  # type: ignore[misc]
-        elif word.startswith("~") and len(word) > 1:
-            pattern = re.compile(".*?".join(map(re.escape, word[1:])))
-            tests.append(lambda text, find=pattern.search: find(text) is not None)  # type: ignore[misc]
-        else:
-            tests.append(lambda text, part=word: part in text)  # type: ignore[misc]
-    return lambda text: all(test(text) for test in tests)
 
 
 class Roster(ScrollView, Generic[Row], can_focus=True):
@@ -218,7 +201,7 @@ class Roster(ScrollView, Generic[Row], can_focus=True):
         self._arrange()
 
     def filter(self, wanted: str) -> None:
-        """Show only rows whose cells match; see :func:`matcher`."""
+        """Show only rows whose cells match; see :mod:`backend.matching`."""
         self.wanted = wanted
         self._arrange()
 

@@ -47,24 +47,15 @@ def _check_terminal() -> None:
 def _make_desk(*, readonly: bool) -> Desk:
     """Return the services of the deck, set up from the environment."""
     import getpass
-    from pathlib import Path
 
+    from app.cli.ls import image_folders, make_catalog
     from app.desk import Desk
-    from backend.catalog import Catalog
     from backend.jobs import Jobs
     from backend.jobs.identity import host_name
-    from backend.paths import cache_home, jobs_home
-    from backend.settings import variable
+    from backend.paths import jobs_home
 
-    folders = [Path.cwd()]
-    for place in (
-        os.environ.get("SIFDECK_IMAGES", ""),
-        variable("PULLDIR"),
-        variable("PULLFOLDER"),
-    ):
-        folders += [Path(one).expanduser() for one in (place or "").split(":") if one]
     return Desk(
-        catalog=Catalog(folders, cache_home() / "catalog"),
+        catalog=make_catalog(image_folders()),
         jobs=Jobs(jobs_home()),
         user=f"{getpass.getuser()}@{host_name().partition('.')[0]}",
         readonly=readonly,

@@ -25,8 +25,12 @@ VERBS: dict[str, str] = {
     "shell": "app.cli.run:shell",
     "inspect": "app.cli.inspect:inspect",
     "sif": "app.cli.sif:sif",
+    "ls": "app.cli.ls:ls",
+    "rm": "app.cli.ls:rm",
     "jobs": "app.cli.jobs:jobs",
     "deck": "app.cli.deck:deck",
+    "keys": "app.cli.keys:keys",
+    "reset-tty": "app.cli.keys:reset_tty",
 }
 """Verb -> module:attribute of its click command, in the order in which help shows them."""
 

@@ -55,8 +55,8 @@ class ImagesScreen(FilterScreen[Image]):
 
     def __init__(self, desk: Desk, board: Board) -> None:
         super().__init__(desk, board)
-        self._free = ""
         self._complete = False
+        self._ended = -1
 
     def compose_body(self) -> Iterable[Widget]:
         """Return the list, the inspector and, where there is no room for it, two lines."""
@@ -79,7 +79,6 @@ class ImagesScreen(FilterScreen[Image]):
         super().on_mount()
         self.roster.sort_by("created")
         self.roster.focus()
-        self.action_refresh()
 
     @property
     def roster(self) -> Roster[Image]:
@@ -88,9 +87,17 @@ class ImagesScreen(FilterScreen[Image]):
 
     # Reading the catalogue
 
-    def action_refresh(self) -> None:
+    def reload(self) -> None:
         """Read the catalogue again."""
         self._scan()
+
+    def show_board(self) -> None:
+        """Show how the jobs stand; read the catalogue again when one has ended."""
+        super().show_board()
+        ended = self.board.count("done")
+        if ended != self._ended:
+            self._ended = ended
+            self.reload()
 
     @work(thread=True, exclusive=True, group="catalog")
     def _scan(self) -> None:
@@ -105,8 +112,7 @@ class ImagesScreen(FilterScreen[Image]):
     def _show_found(self, event: _Found) -> None:
         self._complete = event.complete
         if event.complete:
-            self.roster.empty = self._nothing()
-            self._free = _free_space(self.desk.catalog.folders[0])
+            self.board.place = _free_space(self.desk.catalog.folders[0])
             self.show_board()
         else:
             self.roster.show(event.images)
@@ -114,7 +120,7 @@ class ImagesScreen(FilterScreen[Image]):
 
     def _nothing(self) -> tuple[str, ...]:
         if self.roster.rows:
-            return (f"No image matches {self.roster.wanted!r}.", "", "esc  clear the filter")
+            return (f"No image matches {one_line(self.roster.wanted)}", "", "esc  clear the filter")
         folders = [f"    {one_line(str(folder))}" for folder in self.desk.catalog.folders]
         return (
             "No image files here yet.  Looked in:",
@@ -131,6 +137,7 @@ class ImagesScreen(FilterScreen[Image]):
     @on(Roster.Changed, "#list")
     def _show_summary(self) -> None:
         roster = self.roster
+        roster.empty = self._nothing() if self._complete else ("Reading the images ...",)
         marked = roster.marked
         count = (
             f"{len(roster.shown)} of {len(roster.rows)} images"
@@ -178,10 +185,6 @@ class ImagesScreen(FilterScreen[Image]):
             return {}
         reference = {"reference": f"docker://{image.title}"} if image.tag else {}
         return {"image": _short(image.path), **reference}
-
-    def place(self) -> str:
-        """Return what is free on the file system of the first folder."""
-        return self._free
 
     # Actions
 

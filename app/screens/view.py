@@ -167,6 +167,9 @@ class ViewScreen(Screen[None]):
         else:
             await self.app.run_action(action.name, default_namespace=node)
 
+    def reload(self) -> None:
+        """Read again what is shown; jobs are always up to date."""
+
     def go_back(self) -> bool:
         """Undo one thing on this screen; False when there is nothing to undo."""
         return False
@@ -182,17 +185,13 @@ class ViewScreen(Screen[None]):
         ]
         jobs = "jobs " + (", ".join(parts) or "none")
         head = f"sifdeck {self.desk.version}  {self.desk.user}"
-        self.query_one("#header", StatusLine).show(head, f"{self.place()}   {jobs}")
+        self.query_one("#header", StatusLine).show(head, f"{board.place}   {jobs}")
         active = running + queued
         self.query_one("#views", ViewTabs).show(self.TAB, {"jobs": str(active)} if active else {})
         row = next((row for row in board.active if row.state == "running"), None)
         self.query_one("#job", StatusLine).show(
             job_line(row) if row else "", "3 jobs" if row else ""
         )
-
-    def place(self) -> str:
-        """Return what stands at the right of the header before the jobs."""
-        return ""
 
     @on(ViewTabs.Chosen, "#views")
     async def _go_to_view(self, event: ViewTabs.Chosen) -> None:
