@@ -17,17 +17,13 @@ import contextlib
 import functools
 import hashlib
 import os
-import shutil
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backend import events
-from backend.errors import ExistsError, FormatError, VerificationError
-from backend.layers.squash import LayerSource, squash_layers
-from backend.oci import media
-from backend.oci.image import parse_config
+from backend.assembly import assembly_of, write_image
+from backend.errors import ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
 from backend.paths import cache_home
 from backend.registry.client import RegistryClient
@@ -247,58 +243,14 @@ def _converted_path(options: PullOptions, digest: str) -> Path:
 
 def _convert(download: _Download, name: str, target: Path, options: PullOptions) -> WrittenImage:
     """Fetch the blobs and write the OCI-SIF; ``name`` is recorded as the source's reference."""
-    image = download.image()
     download.begin()
-    layers = image.manifest.layers
-    if layers and all(layer.media_type == media.SQUASHFS_LAYER for layer in layers):
-        return _store_as_is(download, name, target, options)
-    config = parse_config(download.config())
-    diff_ids = config.diff_ids
-    if len(diff_ids) != len(layers):
-        raise FormatError(
-            f"the configuration names {len(diff_ids)} layers, the manifest {len(layers)}"
-        )
-    sources = [
-        LayerSource(
-            media_type=layer.media_type,
-            open=functools.partial(_open_layer, download, index),
-            diff_id=diff_ids[index],
-            size=layer.size,
-        )
-        for index, layer in enumerate(layers)
-    ]
-    with OciSifWriter(target, layer_count=1, overwrite=options.overwrite) as writer:
-        with writer.layer() as out:
-            squashed = squash_layers(
-                sources,
-                out,
-                compression=options.compression,
-                report=download.report,
-                created=_seconds(config.created),
-            )
-            out.digest = squashed.digest
-        return writer.finish(_documents(download, name))
-
-
-def _seconds(created: str) -> int:
-    """Return an RFC 3339 time as squashfs holds it: seconds since 1970, 0 for anything else."""
-    try:
-        moment = datetime.fromisoformat(created)
-    except ValueError:
-        return 0
-    return min(max(0, int(moment.timestamp())), 0xFFFF_FFFF) if moment.tzinfo else 0
-
-
-def _store_as_is(
-    download: _Download, name: str, target: Path, options: PullOptions
-) -> WrittenImage:
-    """Write an image whose layers are squashfs already; its digest stays what it was."""
-    layers = download.image().manifest.layers
-    with OciSifWriter(target, layer_count=len(layers), overwrite=options.overwrite) as writer:
-        for index, layer in enumerate(layers):
-            with writer.layer(layer.media_type) as out, _open_layer(download, index) as source:
-                shutil.copyfileobj(source, out, _COPY_CHUNK)
-        return writer.finish(_documents(download, name))
+    return write_image(
+        assembly_of(_source(download, name), lambda index: download.layer(index).open("rb")),
+        target,
+        compression=options.compression,
+        overwrite=options.overwrite,
+        report=download.report,
+    )
 
 
 def _copy_converted(
@@ -307,7 +259,7 @@ def _copy_converted(
     """Write the image with the layers of an earlier conversion, which have the same bytes."""
     download.begin(layers=False)
     image = read_ocisif(converted)
-    documents = _documents(download, str(download.reference))
+    documents = functools.partial(convert_documents, _source(download, str(download.reference)))
     with (
         OciSifWriter(target, layer_count=len(image.layers), overwrite=options.overwrite) as writer,
         converted.open("rb") as source,
@@ -334,16 +286,11 @@ def _checked(make: MakeDocuments, image: OciSif, layers: Sequence[Descriptor]) -
     return make(layers)
 
 
-def _documents(download: _Download, name: str) -> MakeDocuments:
+def _source(download: _Download, name: str) -> Source:
     image = download.image()
-    source = Source(
+    return Source(
         raw_manifest=image.raw_manifest,
         media_type=image.media_type,
         raw_config=download.config(),
         reference=name,
     )
-    return functools.partial(convert_documents, source)
-
-
-def _open_layer(download: _Download, index: int) -> BinaryIO:
-    return download.layer(index).open("rb")

@@ -1,0 +1,135 @@
+"""An image's documents and layers become one OCI-SIF: where every way in ends.
+
+A pull, a build and a conversion differ in where the layers are and when they are complete;
+each says so with an :class:`Assembly`, and the same path writes the file.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from backend.errors import FormatError
+from backend.layers.squash import LayerSource, squash_layers
+from backend.oci import media
+from backend.oci.image import parse_config, parse_manifest
+from backend.sif.ocisif import OciSifWriter
+from backend.sif.provenance import Source, convert_documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from backend import events
+    from backend.oci.image import Descriptor
+    from backend.sif.ocisif import WrittenImage
+    from backend.squashfs.compression import Compression
+
+_COPY_CHUNK = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """An image that is to be written.
+
+    Attributes:
+        source: Its documents, and the reference that is recorded.
+        layers: As its manifest lists them, base first.
+        open_layer: Opens a layer by its position, as packed; may wait until it is complete.
+    """
+
+    source: Source
+    layers: Sequence[Descriptor]
+    open_layer: Callable[[int], BinaryIO]
+
+
+def assembly_of(source: Source, open_layer: Callable[[int], BinaryIO]) -> Assembly:
+    """Return the assembly of an image whose documents are ``source``.
+
+    Raises:
+        FormatError: The manifest is none.
+    """
+    manifest = parse_manifest(source.raw_manifest, source.media_type)
+    return Assembly(source=source, layers=manifest.layers, open_layer=open_layer)
+
+
+def write_image(
+    image: Assembly,
+    target: Path,
+    *,
+    compression: Compression,
+    overwrite: bool,
+    report: events.Report,
+) -> WrittenImage:
+    """Write ``image`` as an OCI-SIF.
+
+    Layers that are squashfs already are stored as they are, and the image's digest stays what
+    it was; others are squashed into one.
+
+    Args:
+        image: What to write.
+        target: The file.
+        compression: Of the squashfs blocks.
+        overwrite: Whether a file that is there may be replaced.
+        report: Gets the events of the phase ``convert``.
+
+    Raises:
+        ExistsError: The target exists and may not be replaced.
+        FormatError: The image breaks its specification.
+        VerificationError: A layer is not what its diffID says.
+        SpaceError: The file system is full.
+    """
+    is_stored = bool(image.layers) and all(
+        layer.media_type == media.SQUASHFS_LAYER for layer in image.layers
+    )
+    count = len(image.layers) if is_stored else 1
+    with OciSifWriter(target, layer_count=count, overwrite=overwrite) as writer:
+        if is_stored:
+            _store_as_is(image, writer)
+        else:
+            _squash(image, writer, compression, report)
+        return writer.finish(functools.partial(convert_documents, image.source))
+
+
+def _squash(
+    image: Assembly, writer: OciSifWriter, compression: Compression, report: events.Report
+) -> None:
+    config = parse_config(image.source.raw_config)
+    if len(config.diff_ids) != len(image.layers):
+        raise FormatError(
+            f"the configuration names {len(config.diff_ids)} layers, "
+            f"the manifest {len(image.layers)}"
+        )
+    sources = [
+        LayerSource(
+            media_type=layer.media_type,
+            open=functools.partial(image.open_layer, index),
+            diff_id=config.diff_ids[index],
+            size=layer.size,
+        )
+        for index, layer in enumerate(image.layers)
+    ]
+    created = _seconds(config.created)
+    with writer.layer() as out:
+        out.digest = squash_layers(
+            sources, out, compression=compression, report=report, created=created
+        ).digest
+
+
+def _store_as_is(image: Assembly, writer: OciSifWriter) -> None:
+    for index, layer in enumerate(image.layers):
+        with writer.layer(layer.media_type) as out, image.open_layer(index) as packed:
+            shutil.copyfileobj(packed, out, _COPY_CHUNK)
+
+
+def _seconds(created: str) -> int:
+    """Return an RFC 3339 time as squashfs holds it: seconds since 1970, 0 for anything else."""
+    try:
+        moment = datetime.fromisoformat(created)
+    except ValueError:
+        return 0
+    return min(max(0, int(moment.timestamp())), 0xFFFF_FFFF) if moment.tzinfo else 0
