@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import NewType
 
@@ -11,6 +12,7 @@ from backend.escape import one_line
 
 Digest = NewType("Digest", str)
 
+_CHUNK = 4 << 20
 _FORM = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
@@ -28,6 +30,23 @@ def parse_digest(text: str) -> Digest:
 def digest_of(data: bytes) -> Digest:
     """Return the SHA-256 digest of ``data``."""
     return Digest(f"sha256:{hashlib.sha256(data).hexdigest()}")
+
+
+def digest_of_range(fd: int, offset: int, size: int) -> Digest:
+    """Return the SHA-256 digest of a part of a file; what was just written is still in memory.
+
+    Raises:
+        FormatError: The file ends before that.
+    """
+    total = hashlib.sha256()
+    buffer = memoryview(bytearray(min(size, _CHUNK)))
+    while size:
+        count = os.preadv(fd, [buffer[:size]], offset)
+        if not count:
+            raise FormatError("the file ends too early", offset=offset)
+        total.update(buffer[:count])
+        offset, size = offset + count, size - count
+    return Digest(f"sha256:{total.hexdigest()}")
 
 
 def hasher(digest: Digest) -> hashlib._Hash:

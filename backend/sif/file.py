@@ -51,7 +51,8 @@ class SifFile:
         try:
             self.size = os.fstat(self._fd).st_size
             self.header = parse_header(self._pread(0, min(self.size, HEADER_SIZE)))
-            self.descriptors = self._table()
+            self._slots = self._table()
+            self.descriptors = tuple(slot for slot in self._slots if slot)
         except BaseException:
             self.close()
             raise
@@ -120,7 +121,11 @@ class SifFile:
             offset += len(chunk)
             yield chunk
 
-    def _table(self) -> tuple[Descriptor, ...]:
+    def slots(self) -> list[Descriptor | None]:
+        """Return the whole table; None where a slot is free."""
+        return list(self._slots)
+
+    def _table(self) -> list[Descriptor | None]:
         header = self.header
         if not 0 <= header.total <= MAX_DESCRIPTORS:
             raise FormatError(
@@ -135,7 +140,7 @@ class SifFile:
             parse_descriptor(table[at : at + DESCRIPTOR_SIZE])
             for at in range(0, size, DESCRIPTOR_SIZE)
         )
-        return tuple(self._checked(slot) for slot in slots if slot)
+        return [self._checked(slot) if slot else None for slot in slots]
 
     def _checked(self, descriptor: Descriptor) -> Descriptor:
         if descriptor.offset < 0 or descriptor.size < 0:

@@ -9,16 +9,16 @@ a table of exactly what is needed and eight slots more, for signatures and overl
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from backend.copying import write_at
 from backend.errors import FormatError
 from backend.escape import one_line
 from backend.oci import media
-from backend.oci.digest import Digest, digest_of, hasher
+from backend.oci.digest import Digest, digest_of, digest_of_range, hasher
 from backend.oci.image import Descriptor as OciDescriptor
 from backend.oci.image import (
     ImageConfig,
@@ -53,7 +53,6 @@ LAYER_ALIGNMENT = PARTITION_ALIGNMENT
 COSIGN_PREFIX = "_cosign"
 """How the reference name of a signature's manifest starts in the root index."""
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
-_HASH_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -296,7 +295,7 @@ class OciSifWriter:
             yield out
             out.flush()
             size = os.fstat(self._staged.fd).st_size - start
-            digest = out.digest or _hash_range(self._staged.fd, start, size)
+            digest = out.digest or digest_of_range(self._staged.fd, start, size)
         is_known = digest in {layer.digest for layer in self._layers}
         self._layers.append(OciDescriptor(media_type=media_type, size=size, digest=digest))
         if is_known:  # blobs are found by digest, so one of a kind is enough
@@ -324,14 +323,14 @@ class OciSifWriter:
         self._append(DataType.OCI_BLOB, documents.config)
         self._append(DataType.OCI_BLOB, documents.manifest)
         self._append(DataType.OCI_ROOT_INDEX, pack_index([entry]))
-        self._write(self._table(), TABLE_OFFSET)
-        self._write(self._header().pack(), 0)
+        write_at(self._staged.fd, self._table(), TABLE_OFFSET)
+        write_at(self._staged.fd, self._header().pack(), 0)
         self._staged.commit()
         return WrittenImage(path=self._staged.target, digest=entry.digest, size=self._end)
 
     def _append(self, kind: DataType, data: bytes) -> None:
         start = self._end
-        self._write(data, start)
+        write_at(self._staged.fd, data, start)
         self._describe(kind, start, len(data), digest_of(data))
 
     def _describe(self, kind: DataType, start: int, size: int, digest: Digest) -> None:
@@ -360,12 +359,6 @@ class OciSifWriter:
     def _table(self) -> bytes:
         return b"".join(descriptor.pack() for descriptor in self._descriptors)
 
-    def _write(self, data: bytes, offset: int) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._staged.fd, view, offset)
-            view, offset = view[written:], offset + written
-
 
 def pack_index(entries: Sequence[OciDescriptor]) -> bytes:
     """Return the root index that names ``entries``."""
@@ -376,14 +369,3 @@ def pack_index(entries: Sequence[OciDescriptor]) -> bytes:
             "manifests": [entry.to_json() for entry in entries],
         }
     )
-
-
-def _hash_range(fd: int, offset: int, size: int) -> Digest:
-    """Return the digest of a part of a file that was just written, and so is in memory."""
-    total = hashlib.sha256()
-    buffer = memoryview(bytearray(_HASH_CHUNK))
-    while size:
-        count = os.preadv(fd, [buffer[: min(size, _HASH_CHUNK)]], offset)
-        total.update(buffer[:count])
-        offset, size = offset + count, size - count
-    return Digest(f"sha256:{total.hexdigest()}")

@@ -248,8 +248,7 @@ class Descriptor:
 
     def partition(self) -> Partition:
         """Return what ``extra`` says of a partition."""
-        fs, kind, code = _PARTITION.unpack_from(self._extra())
-        return Partition(fs=fs, kind=kind, architecture=architecture_name(code))
+        return Partition.unpack(self.extra)
 
     def signature(self) -> Signature:
         """Return what ``extra`` says of a signature."""
@@ -290,6 +289,12 @@ class Partition:
     fs: int
     kind: int
     architecture: str
+
+    @classmethod
+    def unpack(cls, extra: bytes) -> Partition:
+        """Return what an extra field says; zeros where it is too short."""
+        fs, kind, code = _PARTITION.unpack_from(extra.ljust(_PARTITION.size, b"\0"))
+        return cls(fs=fs, kind=kind, architecture=architecture_name(code))
 
     def pack(self) -> bytes:
         """Return the extra field."""

@@ -69,3 +69,48 @@ def test_what_is_no_sif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "not a SIF file" in capsys.readouterr().err
     assert main(["sif", "list", str(tmp_path / "none")]) == 11
     assert main(["sif", "info", "x", str(tmp_path / "x")]) == 2
+
+
+def test_file_made_from_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target, data = str(tmp_path / "x.sif"), str(tmp_path / "data")
+    Path(data).write_bytes(b"data")
+    part = ["--partfs", "1", "--partarch", "2"]
+    assert main(["sif", "new", target]) == 0
+    assert main(["sif", "add", target, data, "--datatype", "4", "--parttype", "1", *part]) == 0
+    assert main(["sif", "add", target, data, "--datatype", "4", "--parttype", "2", *part]) == 0
+    entity = "433FE984155206BD962725E20E8713472A879943"
+    signed = ["--datatype", "5", "--signhash", "1", "--signentity", entity, "--link", "1"]
+    assert main(["sif", "add", target, data, *signed]) == 0
+    sbom = ["--datatype", "9", "--sbomformat", "spdx-json", "--groupid", "7", "--filename", "s"]
+    assert main(["sif", "add", target, data, *sbom]) == 0
+    assert main(["sif", "setprim", "1", target]) == 0
+    assert main(["sif", "del", "2", target]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["sif", "list", target]) == 0
+    assert capsys.readouterr().out.splitlines()[3:] == [
+        "1    |NONE    |NONE    |32768-32772               |FS (Squashfs/*System/amd64)",
+        "3    |NONE    |1       |36868-36872               |Signature (SHA-256)",
+        "4    |7       |NONE    |36872-36876               |SBOM (spdx-json)",
+    ]
+    assert main(["sif", "info", "3", target]) == 0
+    assert f"Entity:       {entity}\n" in capsys.readouterr().out
+    assert main(["sif", "new", target]) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--datatype", "12"],
+        ["--datatype", "4", "--parttype", "1"],
+        ["--datatype", "5"],
+        ["--datatype", "5", "--signhash", "1", "--signentity", "abc"],
+        ["--datatype", "9"],
+        ["--datatype", "9", "--sbomformat", "x"],
+        ["--datatype", "1", "--groupid", "-1"],
+    ],
+)
+def test_add_with_wrong_options(image: str, options: list[str]) -> None:
+    before = Path(image).read_bytes()
+    assert main(["sif", "add", image, image, *options]) == 2
+    assert Path(image).read_bytes() == before
