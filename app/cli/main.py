@@ -28,6 +28,7 @@ VERBS: dict[str, str] = {
     "ls": "app.cli.ls:ls",
     "rm": "app.cli.ls:rm",
     "jobs": "app.cli.jobs:jobs",
+    "lab": "app.cli.lab:lab",
     "deck": "app.cli.deck:deck",
     "keys": "app.cli.keys:keys",
     "reset-tty": "app.cli.keys:reset_tty",

@@ -1,0 +1,249 @@
+"""A lab in the hands of a learner: its folder, its registry, its checks and what was done.
+
+The folder is a :mod:`backend.playground`, so nothing of the user's own is touched; in ``bin``
+stands a ``sifdeck`` that notes what was typed.  The cache is the user's, and where the
+site shares one, the site's: thirty learners convert an image once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shlex
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import ExistsError, LaunchError, NotFoundError
+from backend.labs import recorder
+from backend.labs.checks import Finding, Scene
+from backend.labs.document import MAX_SIZE, Lab, Step, parse_lab
+from backend.labs.progress import (
+    Progress,
+    check_learner,
+    read_history,
+    read_progress,
+    write_progress,
+)
+from backend.paths import state_home
+from backend.playground import OURSELVES, PASSWORD, PROJECT, USER, Playground, playing
+from backend.runtime.host import find_engine
+from backend.settings import variable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where labs and learners are.
+
+    Attributes:
+        folders: With labs (``*.md``), first come first served.
+        home: With a folder per learner.
+        learner: Who we are.
+    """
+
+    folders: tuple[Path, ...]
+    home: Path
+    learner: str
+
+    def folder(self, lab: str) -> Path:
+        """Return the folder of the learner's work on a lab."""
+        return self.home / self.learner / lab
+
+    def names(self) -> list[str]:
+        """Return the names of all labs, those of the first folder first."""
+        found = [path.stem for folder in self.folders for path in sorted(folder.glob("*.md"))]
+        return list(dict.fromkeys(found))
+
+    def read(self, name: str, *, registry: str = "HOST:PORT") -> Lab:
+        """Return a lab.
+
+        Args:
+            name: Of the lab.
+            registry: Stands in its texts.
+
+        Raises:
+            NotFoundError: There is no such lab.
+            FormatError: Its file is none.
+        """
+        values = {"registry": registry, "user": USER, "password": PASSWORD, "project": PROJECT}
+        for folder in self.folders if Path(name).name == name else ():
+            with contextlib.suppress(FileNotFoundError), (folder / f"{name}.md").open("rb") as file:
+                return parse_lab(name, file.read(MAX_SIZE + 1), values)
+        known = ", ".join(self.names()) or "none"
+        raise NotFoundError(f"there is no lab {name!r}", hint=f"labs: {known}")
+
+    def progress(self, lab: str) -> Progress:
+        """Return where the learner stands with a lab."""
+        return read_progress(self.folder(lab), self.learner, lab)
+
+    def reset(self, lab: str) -> bool:
+        """Remove the learner's work on a lab; return whether there was any."""
+        folder = self.folder(lab)
+        if not folder.exists():
+            return False
+        shutil.rmtree(folder)
+        return True
+
+
+def find_place(shipped: Path, *, folder: Path | None = None, learner: str = "") -> Place:
+    """Return where labs and learners are.
+
+    Inside a lab the variables say which place it is, because the state folder is another there.
+
+    Args:
+        shipped: The folder of the labs that come with us.
+        folder: The teacher's; otherwise ``SIFDECK_LAB_DIR`` names it.
+        learner: Who; otherwise ``SIFDECK_LEARNER``, otherwise the user.
+
+    Raises:
+        UsageError: The learner's name cannot be the name of a folder.
+    """
+    own = folder or (Path(found) if (found := variable("LAB_DIR")) else None)
+    name = learner or variable("LEARNER") or getpass.getuser()
+    home = variable("LAB_HOME")
+    return Place(
+        folders=(own, shipped) if own else (shipped,),
+        home=Path(home) if home else state_home() / "labs",
+        learner=check_learner(name),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    """What the checks of a step found.
+
+    Attributes:
+        step: The step.
+        state: ``done`` stays, whatever the checks say later; ``skipped`` cannot be done here.
+        findings: One per check; empty for a step that was done before or is skipped.
+    """
+
+    step: Step
+    state: str
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """A lab that is open: its registry is being served.
+
+    Attributes:
+        place: Where it is.
+        lab: With the registry's address in its texts.
+        playground: Its folder and registry.
+    """
+
+    place: Place
+    lab: Lab
+    playground: Playground
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for the learner's shell and the deck."""
+        found = self.playground.environment
+        del found["SIFDECK_CACHE_DIR"]
+        if cache := os.environ.get("SIFDECK_CACHE_DIR"):
+            found["SIFDECK_CACHE_DIR"] = cache
+        return found | {
+            "PATH": f"{self.playground.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+            "SIFDECK_LAB": self.lab.name,
+            "SIFDECK_LAB_DIR": str(self.place.folders[0]),
+            "SIFDECK_LAB_HOME": str(self.place.home),
+            "SIFDECK_LEARNER": self.place.learner,
+        }
+
+    def scene(self) -> Scene:
+        """Return what the checks look at."""
+        return Scene(
+            folder=self.playground.work,
+            environment=self.environment,
+            typed=read_history(self.playground.folder / "history.jsonl"),
+        )
+
+    def look(self, step: Step) -> tuple[Finding, ...]:
+        """Return what the checks of a step find now; a step without checks was read."""
+        scene = self.scene()
+        return tuple(check.look(scene) for check in step.checks)
+
+    def check(self, steps: Sequence[Step], missing: frozenset[str]) -> list[StepResult]:
+        """Look at steps that are not done yet, and keep what was found.
+
+        Args:
+            steps: Of this lab.
+            missing: What this machine cannot do.
+        """
+        folder = self.playground.folder
+        progress = read_progress(folder, self.place.learner, self.lab.name)
+        results = []
+        for step in steps:
+            if progress.is_done(step.id):
+                results.append(StepResult(step=step, state="done"))
+            elif missing.intersection(step.needs):
+                results.append(StepResult(step=step, state="skipped"))
+            else:
+                findings = self.look(step)
+                passed = all(finding.passed for finding in findings)
+                progress = progress.tried(step.id, passed=passed)
+                state = "done" if passed else "open"
+                results.append(StepResult(step=step, state=state, findings=findings))
+        write_progress(folder, progress)
+        return results
+
+
+@contextlib.contextmanager
+def opened(place: Place, name: str) -> Iterator[Workshop]:
+    """Open a lab: make its folder, serve its registry, begin its progress.
+
+    A lab that another process has open is used as it is.
+
+    Raises:
+        NotFoundError: There is no such lab.
+        FormatError: The lab or the learner's progress is damaged.
+    """
+    place.read(name)
+    folder = place.folder(name)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    progress = place.progress(name)
+    with contextlib.ExitStack() as stack:
+        try:
+            playground = stack.enter_context(playing(folder, port=progress.port))
+        except ExistsError:
+            if not progress.port:
+                raise
+            playground = Playground(folder=folder, registry=f"127.0.0.1:{progress.port}")
+        port = int(playground.registry.rpartition(":")[2])
+        started = progress.started or int(time.time())
+        write_progress(folder, replace(progress, port=port, started=started))
+        _write_recorder(folder)
+        lab = place.read(name, registry=playground.registry)
+        yield Workshop(place=place, lab=lab, playground=playground)
+
+
+def _write_recorder(folder: Path) -> None:
+    """Put the ``sifdeck`` that notes what was typed on the lab's path."""
+    program = folder / "bin" / "sifdeck"
+    program.parent.mkdir(exist_ok=True)
+    words = (sys.executable, "-IS", recorder.__file__, str(folder / "history.jsonl"), *OURSELVES)
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} -- "$@"\n')
+    program.chmod(0o755)
+
+
+def missing_here() -> frozenset[str]:
+    """Return which of the things that steps may need this machine does not have."""
+    from backend.build.detect import candidates
+
+    missing = set()
+    if not any(candidate.builder for candidate in candidates()):
+        missing.add("builder")
+    try:
+        find_engine()
+    except LaunchError:
+        missing.add("runtime")
+    return frozenset(missing)
