@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from textual import on, work
 from textual.app import App
 from textual.css.query import NoMatches
+from textual.worker import WorkerCancelled
 
 from app import clipboard
 from app.board import Board
+from app.commands import BY_ID
 from app.desk import OURSELVES
 from app.dialogs.confirm import ConfirmDialog
 from app.dialogs.fill import FillDialog
@@ -128,8 +130,9 @@ class Deck(App[int]):
             self._watch.close()
             self._watch = None
         self.workers.cancel_all()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self.workers.wait_for_complete()
+        for worker in list(self.workers):
+            with contextlib.suppress(WorkerCancelled):
+                await worker.wait()
 
     # Jobs
 
@@ -158,6 +161,13 @@ class Deck(App[int]):
     def _beat(self) -> None:
         if self._looking:
             self._look()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Grey out what would change something when nothing may be changed."""
+        found = BY_ID.get(f"deck.{action}")
+        if found and found.writes and self.desk.readonly:
+            return None
+        return super().check_action(action, parameters)
 
     # Going about
 

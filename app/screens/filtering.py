@@ -64,7 +64,7 @@ class FilterScreen(ViewScreen, Generic[Row]):
         elif self.roster.marked:
             self.roster.clear_marks()
         else:
-            return False
+            return super().go_back()
         return True
 
     def action_sort(self) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual import on
-from textual.widgets import Input
 
 from app.commands import CommandLine
 from app.dialogs.report import ReportDialog
@@ -46,10 +44,10 @@ class JobScreen(ViewScreen):
         self._log = LogFile(job.log)
 
     def compose_body(self) -> Iterable[Widget]:
-        """Return title, log and the line in which a search is typed."""
+        """Return title and log."""
         yield StatusLine(id="title", classes="pane-title")
-        yield Text(follow=True, empty="Nothing printed yet.", id="log")
-        yield Input(placeholder="find", compact=True, id="find")
+        name = f"sifdeck-job-{self.job.number}.log"
+        yield Text(follow=True, empty="Nothing printed yet.", save_as=name, id="log")
 
     def on_mount(self) -> None:
         """Show the log."""
@@ -98,42 +96,6 @@ class JobScreen(ViewScreen):
         return CommandLine(argv=("jobs", "log", str(self.job.number)))
 
     # Actions
-
-    def action_find(self) -> None:
-        """Type what to find."""
-        line = self.query_one("#find", Input)
-        line.add_class("-shown")
-        line.focus()
-
-    @on(Input.Submitted, "#find")
-    def _find(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.text.find(event.value)
-        event.input.remove_class("-shown")
-        self.text.focus()
-
-    def go_back(self) -> bool:
-        """Put the search away; False when there is none."""
-        line = self.query_one("#find", Input)
-        if not (line.has_class("-shown") or self.text.wanted):
-            return False
-        line.remove_class("-shown")
-        self.text.find("")
-        self.text.focus()
-        return True
-
-    def action_save(self) -> None:
-        """Write the log, without colours, to a file in the current folder."""
-        target = Path(f"sifdeck-job-{self.job.number}.log").absolute()
-        try:
-            with target.open("w", encoding="utf-8") as out:
-                out.writelines(
-                    f"{ansi.plain(self._log.line(number))}\n" for number in range(len(self._log))
-                )
-        except OSError as error:
-            self.notify(f"cannot write {target}: {error.strerror}", severity="error")
-        else:
-            self.notify(f"wrote {target}", markup=False)
 
     def action_cancel(self) -> None:
         """Ask, then end the job."""

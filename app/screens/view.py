@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import on
@@ -10,8 +11,10 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from app.commands import BY_ID, VIEWS, Action, CommandLine, actions_of, footer_of, key_name
+from app.dialogs.prompt import PromptDialog
 from app.words import bar, duration, percent, size
 from backend.escape import one_line
+from widgets import ansi
 from widgets.key_line import Key, KeyLine
 from widgets.line_view import LineView
 from widgets.roster import Roster
@@ -57,9 +60,47 @@ class List(Roster[Row]):
 
 
 class Text(LineView):
-    """The text with the keys of the table."""
+    """The text with the keys of the table; it can be searched and saved.
+
+    Args:
+        follow: Whether to stay at the end while lines are added.
+        empty: What to show while there are no lines.
+        save_as: Name of the file that it is saved to.
+    """
 
     BINDINGS = bindings("log")
+
+    def __init__(
+        self,
+        *,
+        follow: bool = False,
+        empty: str = "",
+        save_as: str = "sifdeck.txt",
+        id: str | None = None,  # noqa: A002  (Textual's name)
+    ) -> None:
+        super().__init__(follow=follow, empty=empty, id=id)
+        self._save_as = save_as
+
+    def action_find(self) -> None:
+        """Ask what to find, and go there."""
+
+        def answered(wanted: str | None) -> None:
+            if wanted is not None:
+                self.find(wanted)
+
+        self.app.push_screen(PromptDialog("Find", self.wanted), answered)
+
+    def action_save(self) -> None:
+        """Write the text, without colours, to a file in the current folder."""
+        target = Path(self._save_as).absolute()
+        try:
+            with target.open("w", encoding="utf-8") as out:
+                for number in range(self.line_count):
+                    out.write(f"{ansi.plain(self.source.line(number))}\n")
+        except OSError as error:
+            self.notify(f"cannot write {target}: {error.strerror}", severity="error", markup=False)
+        else:
+            self.notify(f"wrote {target}", markup=False)
 
 
 class ViewScreen(Screen[None]):
@@ -172,6 +213,10 @@ class ViewScreen(Screen[None]):
 
     def go_back(self) -> bool:
         """Undo one thing on this screen; False when there is nothing to undo."""
+        focused = self.focused
+        if isinstance(focused, LineView) and focused.wanted:
+            focused.find("")
+            return True
         return False
 
     def show_board(self) -> None:

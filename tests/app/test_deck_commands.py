@@ -1,0 +1,144 @@
+"""The table of actions is complete: each has keys or a palette entry, help, a command, a method."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import click
+import pytest
+
+from app.cli.main import VERBS, cli
+from app.commands import ACTIONS, BY_ID, VIEWS, Action, CommandLine, actions_of, footer_of, key_name
+from app.deck import SCREENS, Deck
+from app.dialogs.help import HelpDialog
+from app.screens.image import ImageScreen
+from app.screens.job import JobScreen
+from app.screens.view import List, Text, ViewScreen
+from tests.support.decks import make_deck, make_desk, make_images, settle
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NODES: dict[str, type[Any]] = {
+    "deck": Deck,
+    "list": List,
+    "log": Text,
+    "image": ImageScreen,
+    "job": JobScreen,
+    **SCREENS,
+}
+NEVER_ALONE = {
+    "ctrl+m",
+    "ctrl+j",
+    "ctrl+i",
+    "ctrl+h",
+    "ctrl+space",
+    "ctrl+b",
+    "ctrl+a",
+    "f1",
+    "f10",
+}
+"""Keys that some terminal or multiplexer keeps for itself, or sends as another key."""
+
+every = pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.id)
+
+
+def test_ids_are_unique() -> None:
+    assert len(BY_ID) == len(ACTIONS)
+
+
+@every
+def test_an_action_has_words_and_a_command(action: Action) -> None:
+    assert action.label
+    assert action.help.endswith(".")
+    command = action.command({})
+    assert command.argv
+    assert str(command).startswith("sifdeck ")
+
+
+@every
+def test_an_action_has_a_method(action: Action) -> None:
+    method = getattr(NODES[action.view], f"action_{action.name}")
+    assert inspect.getdoc(method)
+
+
+@every
+def test_an_action_has_a_key_that_every_terminal_sends(action: Action) -> None:
+    assert not action.keys or set(action.keys) - NEVER_ALONE
+    assert not any(key.startswith(("alt+", "ctrl+shift+")) for key in action.keys)
+
+
+@every
+def test_an_action_can_be_bound_anew(action: Action) -> None:
+    bindings = NODES[action.view].BINDINGS
+    bound = [one.id for one in bindings if getattr(one, "id", None) == action.id]
+    assert len(bound) == (1 if action.keys else 0)
+
+
+@pytest.mark.parametrize("view", [*VIEWS, "image", "job"])
+def test_no_key_means_two_things_on_a_screen(view: str) -> None:
+    for focused in ("list", "log"):
+        keys = [key for action in actions_of("deck", view, focused) for key in action.keys]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice - {"slash", "ctrl+f", "enter"}
+
+
+def test_a_missing_subject_reads_as_in_a_manual() -> None:
+    assert str(BY_ID["images.run"].command({})) == "sifdeck run IMAGE"
+
+
+def test_words_are_quoted_as_a_shell_wants_them() -> None:
+    command = BY_ID["images.run"].command({"image": "my image; rm -rf.sif"})
+    assert str(command) == "sifdeck run 'my image; rm -rf.sif'"
+    assert command.elsewhere == "singularity run --oci 'my image; rm -rf.sif'"
+
+
+def test_what_singularity_cannot_do_has_no_words_for_it() -> None:
+    assert CommandLine(argv=("jobs",)).elsewhere == ""
+
+
+@pytest.mark.parametrize("focused", [(), ("log",)])
+@pytest.mark.parametrize("view", [*VIEWS, "image", "job"])
+def test_the_footer_fits_into_eighty_columns(view: str, focused: tuple[str, ...]) -> None:
+    actions = footer_of(*focused, view, "deck")
+    text = "  ".join(f"{key_name(action.keys[0])} {action.label}" for action in actions)
+    assert len(text) <= 78
+
+
+async def test_the_palette_and_the_help_show_every_action(tmp_path: Path) -> None:
+    make_images(tmp_path / "images")
+    app = make_deck(make_desk(tmp_path / "images", state=tmp_path))
+    async with app.run_test(size=(110, 40)) as pilot:
+        await settle(pilot)
+        from app.palette import Palette
+
+        hits = [hit async for hit in Palette(app.screen).discover()]
+        wanted = actions_of("images", "list", "deck")
+        assert len(hits) == len(wanted)
+        await pilot.press("question_mark")
+        assert isinstance(app.screen, HelpDialog)
+        source = app.screen.query_one(Text).source
+        text = "\n".join(source.line(number) for number in range(len(source)))
+        for action in wanted:
+            assert action.help in text
+            assert not action.argv or str(action.command({})) in text
+
+
+def test_every_screen_is_one_of_the_views() -> None:
+    assert list(SCREENS) == list(VIEWS)
+    assert all(
+        issubclass(screen, ViewScreen) and name == screen.TAB for name, screen in SCREENS.items()
+    )
+
+
+@every
+def test_a_command_is_one_that_the_command_line_knows(action: Action) -> None:
+    argv = action.command({}).argv
+    if argv[0].startswith("-"):
+        return
+    assert argv[0] in VERBS
+    command = cli.get_command(click.Context(cli), argv[0])
+    assert command is not None
+    if isinstance(command, click.Group) and len(argv) > 1:
+        assert command.get_command(click.Context(command), argv[1]) is not None
