@@ -1,51 +1,47 @@
-"""A client for registries, by the OCI distribution specification 1.1.
+"""A client that reads from registries, by the OCI distribution specification 1.1.
 
 Digests are over the bytes received.  A request that fails in passing is made again (see
 :mod:`backend.registry.retry`), except for blobs, whose reader knows how far it has come.
+Where ``registries.conf`` names mirrors, they are asked first; the blobs of an image come
+from where its manifest came.
 """
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import re
-from functools import partial
-from typing import TYPE_CHECKING
-from urllib.parse import quote
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, urlencode
 
-from backend.errors import (
-    AuthenticationError,
-    FormatError,
-    NetworkError,
-    NotFoundError,
-    VerificationError,
-)
-from backend.escape import one_line
+from backend.errors import BackendError, FormatError, NetworkError, VerificationError
 from backend.oci import media
 from backend.oci.digest import digest_of, parse_digest
-from backend.oci.json import MAX_DOCUMENT, load
+from backend.oci.json import load
 from backend.oci.source import RawManifest, RemoteImage, document_type, resolve, verify
-from backend.reference import DOCKER_HUB, DOCKER_HUB_HOST
-from backend.registry.auth import Authorizer, refused
-from backend.registry.retry import retrying
-from backend.registry.transport import PlainHttpError, Transport, failure, is_loopback, read_body
+from backend.registry.registries import Registries
+from backend.registry.session import Session, problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator
     from types import TracebackType
-    from typing import Self
 
     import httpx
 
-    from backend.errors import BackendError
     from backend.oci.image import Descriptor
     from backend.oci.platform import Platform
     from backend.reference import Reference
     from backend.registry.credentials import Credentials
+    from backend.registry.registries import Place
+    from backend.registry.session import RateLimit
+    from backend.registry.transport import Transport
 
 __all__ = ["RawManifest", "RegistryClient", "RemoteImage"]
 
+_log = logging.getLogger(__name__)
+
 _PAGE = 1000
-_MAX_TAGS = 1_000_000
+_MAX_NAMES = 1_000_000
 _MAX_PAGE_BYTES = 8 << 20
 _NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 
@@ -58,6 +54,10 @@ class RegistryClient:
         plain_http: Talk HTTP.  Registries on this machine get it without asking, when they
             do not speak HTTPS.
         transport: The connections; made when None.
+        registries: Mirrors and blocks; none when None.
+
+    Attributes:
+        session: For requests that this class has no method for.
     """
 
     def __init__(
@@ -66,12 +66,11 @@ class RegistryClient:
         credentials: Credentials,
         plain_http: bool = False,
         transport: Transport | None = None,
+        registries: Registries | None = None,
     ) -> None:
-        self._transport = transport or Transport()
-        self._auth = Authorizer(self._transport, credentials)
-        self._credentials = credentials
-        self._plain_http = plain_http
-        self._bases: dict[str, str] = {}
+        self.session = Session(credentials=credentials, plain_http=plain_http, transport=transport)
+        self._registries = registries or Registries()
+        self._found_at: dict[str, Reference] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -82,7 +81,11 @@ class RegistryClient:
         value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._transport.__aexit__(kind, value, trace)
+        await self.session.__aexit__(kind, value, trace)
+
+    def rate_limit(self, registry: str) -> RateLimit | None:
+        """Return what a registry said of its limit with its last answer, if it did."""
+        return self.session.rate_limits.get(registry)
 
     async def tags(self, reference: Reference) -> tuple[str, ...]:
         """Return the tags of a repository, in the registry's order.
@@ -93,7 +96,21 @@ class RegistryClient:
             NetworkError: The registry cannot be reached, or answers with something else.
         """
         path = f"/v2/{reference.repository}/tags/list"
-        found = await self._list(reference, path, "tags", what=f"the tags of {reference.name}")
+        what = f"tags of {reference.name}"
+        found = await self._list(reference.registry, path, "tags", pull_scope(reference), what)
+        return tuple(dict.fromkeys(found))
+
+    async def repositories(self, registry: str) -> tuple[str, ...]:
+        """Return the repositories that a registry lists, by ``/v2/_catalog``.
+
+        Raises:
+            NotFoundError: It does not list them, as most public registries.
+            BackendError: As :meth:`tags`.
+        """
+        what = f"list of repositories at {registry}"
+        found = await self._list(
+            registry, "/v2/_catalog", "repositories", "registry:catalog:*", what
+        )
         return tuple(dict.fromkeys(found))
 
     async def fetch_manifest(self, reference: Reference) -> RawManifest:
@@ -103,24 +120,59 @@ class RegistryClient:
             NotFoundError: There is none.
             VerificationError: It has another digest than the one asked for or announced.
             FormatError: It is neither manifest nor index.
+            UsageError: The registry is blocked.
             AuthenticationError: We are not let in.
             NetworkError: The registry cannot be reached, or answers with something else.
         """
-        path = f"/v2/{reference.repository}/manifests/{quote(reference.version, safe=':')}"
-        accept = ", ".join(media.ACCEPT)
-        what = str(reference)
-        read = partial(self._read, reference, path, accept=accept, what=what, limit=MAX_DOCUMENT)
-        headers, data = await retrying(read)
+        places = self._registries.places(reference)
+        for place in places[:-1]:
+            try:
+                return await self._fetch_manifest(reference, place)
+            except BackendError as error:
+                _log.info("mirror %s: %s", place.reference.registry, error)
+        return await self._fetch_manifest(reference, places[-1])
+
+    async def _fetch_manifest(self, reference: Reference, place: Place) -> RawManifest:
+        there = place.reference
+        if place.insecure:
+            await self.session.accept_insecure(there.registry)
+        headers, data = await self.session.read(
+            there.registry,
+            f"/v2/{there.repository}/manifests/{quote(there.version, safe=':')}",
+            scope=pull_scope(there),
+            what=str(there),
+            accept=", ".join(media.ACCEPT),
+        )
         if reference.digest:
             verify(data, reference.digest)
         else:
             _verify_announced(data, headers.get("docker-content-digest", ""))
         declared = headers.get("content-type", "").partition(";")[0].strip().lower()
+        self._found_at[reference.name] = there
         return RawManifest(
             data=data,
             media_type=document_type(data, declared),
             digest=reference.digest or digest_of(data),
         )
+
+    async def find_digest(self, reference: Reference) -> str:
+        """Return the digest of a tag by ``HEAD``, which counts against no rate limit.
+
+        Returns:
+            "" when there is no such tag, or the registry does not say.
+
+        Raises:
+            AuthenticationError: We are not let in.
+            NetworkError: The registry cannot be reached.
+        """
+        target = f"/v2/{reference.repository}/manifests/{quote(reference.version, safe=':')}"
+        headers = {"Accept": ", ".join(media.ACCEPT)}
+        scope = pull_scope(reference)
+        async with self.session.open(
+            "HEAD", reference.registry, target, scope=scope, headers=headers
+        ) as response:
+            found: str = response.headers.get("docker-content-digest", "")
+            return found if response.status_code == 200 else ""
 
     async def resolve(self, reference: Reference, platform: Platform) -> RemoteImage:
         """Return the image that ``reference`` means on ``platform``.
@@ -142,89 +194,89 @@ class RegistryClient:
             AuthenticationError: We are not let in.
             NetworkError: The connection failed; ``transient`` says whether to go on trying.
         """
-        path = f"/v2/{reference.repository}/blobs/{descriptor.digest}"
+        there = self._found_at.get(reference.name, reference)
+        target = f"/v2/{there.repository}/blobs/{descriptor.digest}"
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        async with self._open("GET", reference, path, headers=headers) as response:
+        scope = pull_scope(there)
+        async with self.session.open(
+            "GET", there.registry, target, scope=scope, headers=headers
+        ) as response:
+            if response.status_code == 416:
+                raise wrong_size(descriptor, offset)
             if response.status_code not in {200, 206}:
-                raise await _blob_problem(response, reference, descriptor, offset)
+                raise await problem(response, f"blob {descriptor.digest} of {there.name}")
             skip = _bytes_to_skip(response, descriptor, offset)
             async for chunk in response.aiter_raw():
                 if skip < len(chunk):
                     yield chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
 
-    async def _list(self, reference: Reference, path: str, member: str, *, what: str) -> list[str]:
+    async def referrers(self, reference: Reference, artifact_type: str = "") -> RawManifest:
+        """Return the index of what refers to an image: signatures, SBOMs, attestations.
+
+        A registry without the referrers interface is asked for the tag that stands in for it.
+
+        Args:
+            reference: With a digest.
+            artifact_type: Only what is of this type; registries need not heed it.
+
+        Raises:
+            NotFoundError: Nothing refers to it.
+            BackendError: As :meth:`fetch_manifest`.
+        """
+        digest = reference.digest or digest_of(b"")
+        query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
+        target = f"/v2/{reference.repository}/referrers/{digest}{query}"
+        scope = pull_scope(reference)
+        headers = {"Accept": media.OCI_INDEX}
+        async with self.session.open(
+            "GET", reference.registry, target, scope=scope, headers=headers
+        ) as response:
+            is_there = response.status_code == 200
+        if is_there:
+            _, data = await self.session.read(
+                reference.registry,
+                target,
+                scope=scope,
+                what=f"referrers of {reference}",
+                accept=media.OCI_INDEX,
+            )
+            return RawManifest(data=data, media_type=media.OCI_INDEX, digest=digest_of(data))
+        tag = digest.replace(":", "-")
+        return await self.fetch_manifest(replace(reference, tag=tag, digest=None))
+
+    async def _list(
+        self, registry: str, path: str, member: str, scope: str, what: str
+    ) -> list[str]:
         """Return an array of strings that comes in pages joined by Link headers."""
         found: list[str] = []
         seen = set()
         target = f"{path}?n={_PAGE}"
         while target and target not in seen:
             seen.add(target)
-            page = partial(self._read, reference, target, what=what, limit=_MAX_PAGE_BYTES)
-            headers, data = await retrying(page)
+            headers, data = await self.session.read(
+                registry, target, scope=scope, what=what, limit=_MAX_PAGE_BYTES
+            )
             names = load(data, what).get(member)
             found += [name.text() for name in names.items()] if names else []
-            if len(found) > _MAX_TAGS:
-                raise FormatError(f"{what} are more than {_MAX_TAGS:,}")
+            if len(found) > _MAX_NAMES:
+                raise FormatError(f"the {what} are more than {_MAX_NAMES:,}")
             target = _next_target(headers.get("link", ""), path)
         return found
 
-    async def _read(
-        self,
-        reference: Reference,
-        path: str,
-        *,
-        what: str,
-        limit: int,
-        accept: str = "application/json",
-    ) -> tuple[httpx.Headers, bytes]:
-        """Return the headers and body of a ``GET`` that must succeed."""
-        async with self._open("GET", reference, path, headers={"Accept": accept}) as response:
-            if response.status_code != 200:
-                raise await _problem(response, what)
-            return response.headers, await read_body(response, limit)
 
-    @contextlib.asynccontextmanager
-    async def _open(
-        self, method: str, reference: Reference, path: str, *, headers: Mapping[str, str]
-    ) -> AsyncIterator[httpx.Response]:
-        """Make one request, with the authorization that the registry asks for."""
-        scope = f"repository:{reference.repository}:pull"
-        registry = reference.registry
-        url = await self._base(registry) + path
-        for asked in (False, True):
-            known = self._auth.header(registry, scope)
-            async with self._transport.open(method, url, {**headers, **known}) as response:
-                if response.status_code != 401 or not _same_host(response, url):
-                    yield response
-                    return
-                if not asked:
-                    await self._auth.answer(response, registry, scope)
-        raise refused(registry, await self._credentials.find(registry, reference.repository))
-
-    async def _base(self, registry: str) -> str:
-        """Return scheme and host of a registry."""
-        if registry not in self._bases:
-            host = DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
-            secure, plain = f"https://{host}", f"http://{host}"
-            use_plain = self._plain_http or not await self._speaks_https(host, secure)
-            self._bases[registry] = plain if use_plain else secure
-        return self._bases[registry]
-
-    async def _speaks_https(self, host: str, url: str) -> bool:
-        """Find out whether a registry on this machine does; all others must."""
-        if not is_loopback(host.rpartition(":")[0] or host):
-            return True
-        try:
-            async with self._transport.open("GET", f"{url}/v2/", {}):
-                return True
-        except PlainHttpError:
-            return False
+def pull_scope(reference: Reference) -> str:
+    """Return the scope of a token that may read a repository."""
+    return f"repository:{reference.repository}:pull"
 
 
-def _same_host(response: httpx.Response, url: str) -> bool:
-    """Tell whether an answer is the registry's own, not that of a host it redirected to."""
-    return url.startswith(f"{response.url.scheme}://{response.url.netloc.decode()}/")
+def wrong_size(descriptor: Descriptor, got: int) -> VerificationError:
+    """Return the error for a blob that has another size than the manifest says."""
+    return VerificationError(
+        f"blob {descriptor.digest} has the wrong size",
+        why=f"expected {descriptor.size} bytes, got {got}",
+        hint="the registry, or something on the way to it, is broken; tell its administrator",
+    )
 
 
 def _verify_announced(data: bytes, header: str) -> None:
@@ -257,42 +309,8 @@ def _bytes_to_skip(response: httpx.Response, descriptor: Descriptor, offset: int
     return offset - starts_at
 
 
-def wrong_size(descriptor: Descriptor, got: int) -> VerificationError:
-    """Return the error for a blob that has another size than the manifest says."""
-    return VerificationError(
-        f"blob {descriptor.digest} has the wrong size",
-        why=f"expected {descriptor.size} bytes, got {got}",
-        hint="the registry, or something on the way to it, is broken; tell its administrator",
-    )
-
-
-async def _blob_problem(
-    response: httpx.Response, reference: Reference, descriptor: Descriptor, offset: int
-) -> BackendError:
-    if response.status_code == 416:
-        return wrong_size(descriptor, offset)
-    return await _problem(response, f"blob {descriptor.digest} of {reference.name}")
-
-
-async def _problem(response: httpx.Response, what: str) -> BackendError:
-    """Return the error that an answer other than success means."""
-    error = await failure(response, what)
-    host = one_line(response.url.host)
-    if response.status_code in {401, 403}:
-        return AuthenticationError(
-            f"{host} does not let us have {what}",
-            why=error.why or f"it answered {response.status_code}",
-            hint="check the name, and the login with 'sifdeck registry list'",
-        )
-    if response.status_code == 404:
-        return NotFoundError(f"{host} has no {what}", why=error.why or "it answered 404")
-    if response.status_code == 429:
-        error.hint = "log in for a higher limit, or try again later"
-    return error
-
-
 def _next_target(link: str, path: str) -> str:
-    """Return the path of the next page, or "" after the last.
+    """Return the path and query of the next page, or "" after the last.
 
     Only the query is taken from the Link header: it may not lead to another place.
     """

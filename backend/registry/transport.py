@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import json
 import logging
-import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpcore
@@ -19,6 +19,7 @@ import httpx
 
 from backend.errors import FormatError, NetworkError, RegistryError
 from backend.escape import one_line
+from backend.registry.tls import Trust, certificate_folders, make_context, plain_context
 from backend.version import __version__
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Self
 
 _log = logging.getLogger(__name__)
+# Below WARNING these print addresses with signatures in them, and headers.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 MAX_REDIRECTS = 5
 MAX_ERROR_BODY = 64 << 10
@@ -50,13 +54,16 @@ class Transport:
     """The connections of one operation, to any number of hosts.  An async context manager.
 
     Args:
+        trust: Which certificates are accepted.
         silence_s: Seconds without a byte after which a request fails.
     """
 
-    def __init__(self, *, silence_s: float = _SILENCE_S) -> None:
+    def __init__(self, *, trust: Trust | None = None, silence_s: float = _SILENCE_S) -> None:
         httpcore.AsyncHTTP11Connection.READ_NUM_BYTES = _READ_SIZE
         self._timeout = httpx.Timeout(silence_s, connect=min(silence_s, _CONNECT_S))
-        self._clients: dict[tuple[str, bool], httpx.AsyncClient] = {}
+        self._trust = trust or Trust()
+        self._clients: dict[tuple[str, str, bool, bool], httpx.AsyncClient] = {}
+        self._insecure: set[str] = set()
         self._reached: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -70,6 +77,10 @@ class Transport:
     ) -> None:
         for client in self._clients.values():
             await client.aclose()
+
+    def accept_any_certificate(self, netloc: str) -> None:
+        """Do what ``insecure = true`` in registries.conf asks for ``host:port``."""
+        self._insecure.add(netloc)
 
     @contextlib.asynccontextmanager
     async def open(
@@ -106,8 +117,9 @@ class Transport:
     async def _send_once(
         self, method: str, url: httpx.URL, headers: dict[str, str], content: Content
     ) -> httpx.Response:
-        _log.debug("%s %s://%s%s", method, url.scheme, url.netloc.decode(), url.path)
-        client = self._client(url)
+        netloc = url.netloc.decode("ascii")
+        _log.debug("%s %s://%s%s", method, url.scheme, netloc, url.path)
+        client = self._client(url, insecure=netloc in self._insecure)
         request = client.build_request(method, url, headers=headers, content=content)
         with translated(url.host, transient=url.host in self._reached):
             response = await client.send(request, stream=True)
@@ -115,18 +127,20 @@ class Transport:
         _log.debug("%s answered %d", url.host, response.status_code)
         return response
 
-    def _client(self, url: httpx.URL) -> httpx.AsyncClient:
+    def _client(self, url: httpx.URL, *, insecure: bool) -> httpx.AsyncClient:
         """Return the client for an address; loopback never goes through a proxy."""
-        key = (url.scheme, is_loopback(url.host))
+        netloc = url.netloc.decode("ascii")
+        own = netloc if certificate_folders(netloc) else ""
+        key = (url.scheme, own, is_loopback(url.host), insecure)
         if key not in self._clients:
-            # Loading the system's authorities takes 20 ms, so plain HTTP goes without.
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context = plain_context()
             if url.scheme == "https":
-                context = ssl.create_default_context()
+                trust = replace(self._trust, insecure=self._trust.insecure or insecure)
+                context = make_context(trust, netloc)
             self._clients[key] = httpx.AsyncClient(
                 verify=context,
                 timeout=self._timeout,
-                trust_env=not key[1],
+                trust_env=not is_loopback(url.host),
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=16),
                 headers={"User-Agent": f"sifdeck/{__version__}", "Accept-Encoding": "identity"},
             )

@@ -251,7 +251,9 @@ async def test_nobody_there_is_said_at_once() -> None:
 
 async def test_endless_manifest_is_cut(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     registry.push(make("endless"), "client/endless")
-    monkeypatch.setattr("backend.registry.client.MAX_DOCUMENT", 100)
+    monkeypatch.setattr(
+        "backend.registry.session.Session.read.__kwdefaults__", {"accept": "x", "limit": 100}
+    )
     reference = parse(f"docker://{registry.host}/client/endless")
     async with client() as reading:
         with pytest.raises(FormatError, match="more than 100 bytes"):
@@ -308,8 +310,8 @@ async def test_token_that_ends_is_renewed_once(tmp_path: Path) -> None:
             found = await reading.resolve(parse(f"docker://{running.host}/client/renew"), AMD)
             # The registry ends the token while the client still believes in it.
             key = (running.host, "repository:client/renew:pull")
-            old = reading._auth._tokens[key]
-            reading._auth._tokens[key] = replace(old, value=type(old.value)("a.b.c"))
+            old = reading.session._auth._tokens[key]
+            reading.session._auth._tokens[key] = replace(old, value=type(old.value)("a.b.c"))
             many = await asyncio.gather(*(read(reading, found) for _ in range(4)))
         assert set(many) == {made.blobs[found.manifest.layers[0].digest]}
         assert len(server.requests) == 2
