@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -102,6 +103,22 @@ def playing(folder: Path, *, port: int = 0) -> Iterator[Playground]:
                 raise
             address = stack.enter_context(serving(replace(options, port=0)))
         yield Playground(folder=folder, registry=address)
+
+
+def remove_playground(folder: Path) -> None:
+    """Delete a folder that nobody plays in any more, with what containers left in its cache.
+
+    Raises:
+        LaunchError: Unpacked layers belong to subordinate ids, and cannot be reached any more.
+    """
+    from backend.runtime.extraction import remove_extracted
+    from backend.runtime.host import find_map_tools
+    from backend.runtime.identity import read_caller
+
+    extracted = folder / "cache" / "rootfs"
+    if extracted.is_dir():
+        remove_extracted(read_caller(find_map_tools()), extracted)
+    shutil.rmtree(folder)
 
 
 def store_images(root: Path, images: Mapping[str, SampleImage]) -> None:

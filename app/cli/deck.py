@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.option("--theme", default="", help="sifdeck-dark, sifdeck-light, ansi-dark ...")
 def deck(*, readonly: bool, theme: str) -> int:
     """Open the deck: images, registries, jobs and containers in one terminal interface."""
-    _check_terminal()
+    check_terminal()
     desk = _make_desk(readonly=readonly)
     from app.deck import Deck
 
@@ -29,7 +29,7 @@ def deck(*, readonly: bool, theme: str) -> int:
     return app.return_code or 0
 
 
-def _check_terminal() -> None:
+def check_terminal() -> None:
     """Refuse terminals on which the deck could only draw rubbish.
 
     Raises:

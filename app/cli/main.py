@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 VERBS: dict[str, str] = {
     "pull": "app.cli.pull:pull",
+    "build": "app.cli.build:build",
     "run": "app.cli.run:run",
     "exec": "app.cli.run:exec_",
     "shell": "app.cli.run:shell",
@@ -28,6 +29,7 @@ VERBS: dict[str, str] = {
     "ls": "app.cli.ls:ls",
     "rm": "app.cli.ls:rm",
     "jobs": "app.cli.jobs:jobs",
+    "try": "app.cli.try_:try_",
     "lab": "app.cli.lab:lab",
     "deck": "app.cli.deck:deck",
     "keys": "app.cli.keys:keys",

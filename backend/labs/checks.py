@@ -37,7 +37,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from backend.errors import BackendError, FormatError
+from backend.errors import BackendError, FormatError, NotFoundError
 from backend.escape import one_line, printable
 from backend.playground import OURSELVES
 from backend.registry.credentials import lookup_keys, read_auth_file
@@ -246,7 +246,7 @@ class SifCheck:
         path = scene.folder / self.name
         try:
             wrong = self._wrong_objects(path) or self._wrong_image(path)
-        except OSError:
+        except (OSError, NotFoundError):
             wrong = "is not there"
         except BackendError as error:
             wrong = f"is not readable: {error.message}"

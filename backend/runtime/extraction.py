@@ -197,13 +197,17 @@ def _unpack(reader: SquashfsReader, target: Path, pipe: int, *, keep_owners: boo
     os.rename(part.name, target.name, src_dir_fd=home, dst_dir_fd=home)
 
 
-def remove_extracted(caller: Caller) -> None:
+def remove_extracted(caller: Caller, folder: Path | None = None) -> None:
     """Delete every unpacked layer; the files belong to subordinate ids, so it takes a namespace.
+
+    Args:
+        caller: Whose map tools are used.
+        folder: Of the layers, in a cache that is not the user's; None means the user's.
 
     Raises:
         LaunchError: The host does not allow it.
     """
-    home = extracted_home()
+    home = folder or extracted_home()
     if not home.is_dir():
         return
     nobody = identify(caller, User(uid=0, gid=0))
