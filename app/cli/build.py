@@ -1,0 +1,227 @@
+"""``sifdeck build TARGET [DOCKERFILE | CONTEXT]``: a Dockerfile becomes one OCI-SIF file."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import click
+
+from app.cli.common import job_option, json_option
+from app.cli.images import image_options, pull_options
+from app.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backend.build.request import BuildRequest
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_OPTIONS = (
+    click.option("-F", "--force", is_flag=True, help="Overwrite a file that exists."),
+    click.option(
+        "-f", "--file", "dockerfile", metavar="FILE", help="The Dockerfile; - for standard input."
+    ),
+    click.option(
+        "--builder",
+        metavar="NAME",
+        help="buildctl, buildx, docker, buildah or podman.  [default: the first that works]",
+    ),
+    click.option("--build-arg", multiple=True, metavar="NAME=VALUE", help="The value of an ARG."),
+    click.option(
+        "--build-arg-file",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="A file of NAME=VALUE lines.",
+    ),
+    click.option("--target", "stage", metavar="STAGE", default="", help="Stop at this stage."),
+    click.option("--label", multiple=True, metavar="NAME=VALUE", help="A label of the image."),
+    click.option(
+        "--secret", multiple=True, metavar="id=NAME,src=FILE", help="For RUN --mount=type=secret."
+    ),
+    click.option(
+        "--ssh", multiple=True, metavar="default|ID=KEY", help="For RUN --mount=type=ssh."
+    ),
+    click.option("--no-cache", "--disable-cache", is_flag=True, help="Build every step anew."),
+    click.option("--pull", is_flag=True, help="Ask the registry for newer base images."),
+    click.option("--network", metavar="MODE", default="", help="Of RUN: host, none or default."),
+    click.option(
+        "--source-date-epoch",
+        metavar="SECONDS|off",
+        help="The time to write into the image.  [default: of the context's commit, if any]",
+    ),
+)
+
+
+def _build_options(function: Callable[P, R]) -> Callable[P, R]:
+    return functools.reduce(lambda inner, option: option(inner), reversed(_OPTIONS), function)
+
+
+@click.command(short_help="Build a Dockerfile into one OCI-SIF file.")
+@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("source", default="", metavar="[DOCKERFILE | CONTEXT]")
+@_build_options
+@image_options
+@json_option
+@job_option("target", kind="build")
+@click.pass_context
+def build(
+    ctx: click.Context, /, *, target: Path, source: str, as_json: bool, **options: object
+) -> None:
+    r"""Build an image and write it to TARGET, one OCI-SIF file.
+
+    \b
+    sifdeck build lab.oci.sif                     # ./Dockerfile, in the current folder
+    sifdeck build lab.oci.sif Dockerfile.gpu      # another file, as SingularityCE has it
+    sifdeck build lab.oci.sif -f ci/Dockerfile .  # a file and a folder, as docker has it
+    sifdeck build lab.oci.sif - < Dockerfile      # no context
+
+    BuildKit, docker, buildah or podman do the work, whichever is here; none of them has to
+    run as root.
+    """
+    from backend.build.image import BuildOptions, build_image
+    from backend.events import Finished
+    from backend.settings import flag
+
+    with ExitStack() as stack:
+        image = pull_options(options, overwrite=bool(options["force"]) or flag("FORCE"))
+        request = _request(source, options, stack, plain_http=image.plain_http)
+        chosen = BuildOptions(
+            builder=str(options["builder"] or ""),
+            compression=image.compression,
+            overwrite=image.overwrite,
+            credentials=image.credentials,
+        )
+        title = str(request.dockerfile or request.context)
+        report = stack.enter_context(
+            reporting(ctx, verb="build", title=title, target=str(target), as_json=as_json)
+        )
+        made = build_image(request, target, chosen, report)
+        report(Finished(path=str(target), digest=made.digest, size=made.size))
+
+
+def _request(
+    source: str, options: dict[str, object], stack: ExitStack, *, plain_http: bool
+) -> BuildRequest:
+    """Return what the command line asks for.
+
+    Raises:
+        UsageError: It asks for something that makes no sense.
+    """
+    from backend.build.request import BuildRequest, parse_assignments, read_assignments
+    from backend.oci.platform import parse_platform
+
+    dockerfile, context = _places(source, str(options["dockerfile"] or ""), stack)
+    arguments: dict[str, str] = {}
+    for path in _many(options["build_arg_file"]):
+        arguments |= read_assignments(Path(path))
+    platform = options["platform"] or options["arch"]
+    return BuildRequest(
+        dockerfile=dockerfile,
+        context=context,
+        build_args=arguments | parse_assignments(_many(options["build_arg"]), "--build-arg"),
+        labels=parse_assignments(_many(options["label"]), "--label"),
+        target=str(options["stage"]),
+        platform=parse_platform(str(platform)) if platform else None,
+        secrets=_many(options["secret"]),
+        ssh=_many(options["ssh"]),
+        no_cache=bool(options["no_cache"]),
+        pull=bool(options["pull"]),
+        network=str(options["network"]),
+        plain_http=plain_http,
+        source_date_epoch=_epoch(options["source_date_epoch"], context),
+    )
+
+
+def _places(source: str, file: str, stack: ExitStack) -> tuple[Path | None, str]:
+    """Return the Dockerfile and the context.
+
+    ``source`` is a Dockerfile, with the current folder as context, or a context: a folder, an
+    address that the builder fetches, or ``-`` for a Dockerfile on standard input.
+
+    Raises:
+        UsageError: There is no such Dockerfile.
+    """
+    from backend.build.request import is_remote
+    from backend.errors import UsageError
+
+    if is_remote(source):
+        return None, source
+    if "-" in {source, file}:
+        context = _temporary_folder(stack) if source == "-" else Path(source)
+        return _standard_input(stack), str(context.absolute())
+    given = Path(source)
+    if source and not given.is_dir():
+        if file:
+            raise UsageError(f"{source} is no folder", hint="with -f, the other is the context")
+        dockerfile, context = given, Path()
+    else:
+        context = given
+        dockerfile = Path(file) if file else _default_dockerfile(context)
+    if not dockerfile.is_file():
+        raise UsageError(
+            f"there is no Dockerfile {str(dockerfile)!r}",
+            hint="name one: sifdeck build TARGET FILE",
+        )
+    return dockerfile.absolute(), str(context.absolute())
+
+
+def _default_dockerfile(context: Path) -> Path:
+    for name in ("Dockerfile", "Containerfile"):
+        if (context / name).is_file():
+            return context / name
+    return context / "Dockerfile"
+
+
+def _temporary_folder(stack: ExitStack) -> Path:
+    """Return an empty folder that the stack removes."""
+    from tempfile import TemporaryDirectory
+
+    return Path(stack.enter_context(TemporaryDirectory(prefix="sifdeck-context-")))
+
+
+def _standard_input(stack: ExitStack) -> Path:
+    """Return a file with what standard input says."""
+    from backend.build.dockerfile import MAX_BYTES
+    from backend.errors import UsageError
+
+    text = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if not text.strip():
+        raise UsageError("there is no Dockerfile on standard input")
+    if len(text) > MAX_BYTES:
+        raise UsageError(f"the Dockerfile is larger than {MAX_BYTES >> 20} MiB")
+    path = _temporary_folder(stack) / "Dockerfile"
+    path.write_bytes(text)
+    return path
+
+
+def _many(value: object) -> tuple[str, ...]:
+    """Return the values of an option that may be given several times."""
+    return tuple(str(one) for one in value) if isinstance(value, tuple) else ()
+
+
+def _epoch(value: object, context: str) -> int | None:
+    """Return the time to write into the image.
+
+    Raises:
+        UsageError: It is no number of seconds.
+    """
+    import os
+
+    from backend.build.image import commit_time
+    from backend.build.request import is_remote
+    from backend.errors import UsageError
+
+    text = str(value) if value is not None else os.environ.get("SOURCE_DATE_EPOCH", "")
+    if text == "off":
+        return None
+    if text:
+        if not text.isdecimal():
+            raise UsageError(f"--source-date-epoch takes seconds since 1970 or 'off', not {text!r}")
+        return int(text)
+    return None if is_remote(context) else commit_time(Path(context))

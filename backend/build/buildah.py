@@ -1,0 +1,258 @@
+"""buildah and podman, which build with the same engine and take the same options.
+
+Facts from trying them (buildah 1.28, podman 4.3):
+
+* ``--isolation chroot`` needs neither cgroups nor a container runtime, as root and with
+  subordinate ids; with a single id only ``rootless`` does, with ``ignore_chown_errors``.
+* ``-t oci:DIR`` with ``--layers`` writes a good layout and fails: build first, then export.
+* A cancelled podman leaves its working container, and ends with 0 after SIGTERM: what counts
+  is the image id file, and our containers are recognised by a mark and removed.
+* The vfs driver copies the whole image for each step.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.build.dockerfile import Dockerfile, read_dockerfile
+from backend.build.program import output_of, run_builder
+from backend.build.request import assignments, each, flag
+from backend.build.steps import Steps
+from backend.errors import BackendError, ToolFailedError
+from backend.events import Note
+from backend.reference import Reference
+from backend.runtime.host import find_map_tools, find_program
+from backend.runtime.identity import read_caller
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backend.build.request import BuildRequest
+    from backend.events import Report
+
+_FAILED = re.compile(r'Error: (?:error )?building at STEP ".*": (?:error )?(.*)')
+_ERROR = re.compile(r"Error: (.*)")
+
+_MARK = "--cgroup-parent"
+"""The option whose value a working container's record repeats.  Without cgroups, which chroot
+isolation does without, it has no other effect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How a builder words its progress.
+
+    Attributes:
+        step: Matches the line that begins a step; groups: stage, number, total, instruction.
+        cached: Matches the line that says that nothing had to be done.
+        result: Matches lines that say that a step ended, or nothing of interest.
+    """
+
+    step: re.Pattern[str]
+    cached: re.Pattern[str]
+    result: re.Pattern[str]
+
+
+BUILDAH = Wording(
+    step=re.compile(r"(?:\[(\d+)/\d+\] )?STEP (\d+)/(\d+): (.*)"),
+    cached=re.compile(r"--> Using cache [0-9a-f]{12,}"),
+    result=re.compile(r"--> [0-9a-f]{11,64}|(?:\[\d+/\d+\] )?COMMIT(?: \S+)?"),
+)
+
+
+class Buildah:
+    """buildah or podman.
+
+    Args:
+        program: ``buildah`` or ``podman``.
+    """
+
+    def __init__(self, program: str) -> None:
+        self.name = program
+
+    def lacks(self, request: BuildRequest) -> str:  # noqa: ARG002  (it takes everything)
+        """Return what it cannot do of the request."""
+        return ""
+
+    def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
+        """Build in the user's own store, whose layers are the cache of the next build."""
+        environment = _environment(request, folder)
+        program = [self.name, *self._storage_options(environment, report)]
+        mark = f"sifdeck-{secrets.token_hex(8)}"
+        id_file = folder / "image-id"
+        argv = [
+            *program,
+            "build",
+            *build_options(request, _mode()),
+            *(_MARK, mark, "--iidfile", str(id_file)),
+            request.context,
+        ]
+        steps = StepLog(read_dockerfile(request), request.target, report)
+        image = ""
+        try:
+            status = run_builder(argv, steps.line, environment=environment)
+            image = id_file.read_text(encoding="ascii").strip() if id_file.exists() else ""
+            if status or not image:
+                raise steps.error(f"{self.name} ended with status {status}")
+        finally:
+            if not image:
+                self._remove_containers(program, mark, environment)
+        steps.close()
+        return self._export(program, image, folder / "layout", environment)
+
+    def _storage_options(self, environment: dict[str, str], report: Report) -> list[str]:
+        """Return the options for storage; warn of the driver that copies everything."""
+        options = (
+            ["--storage-opt", "overlay.ignore_chown_errors=true"] if _mode() == "single" else []
+        )
+        if self._store([self.name, *options], environment).get("driver") != "vfs":
+            return options
+        overlay = ["--storage-driver", "overlay", *options]
+        if self._store([self.name, *overlay], environment):
+            return overlay
+        text = f"{self.name} uses the vfs driver here: slow, and each step takes the whole size"
+        report(Note(level="warning", text=text))
+        return []
+
+    def _export(
+        self, program: Sequence[str], image: str, layout: Path, environment: dict[str, str]
+    ) -> Reference:
+        """Write the image as an OCI layout.
+
+        Raises:
+            ToolFailedError: The builder could not.
+        """
+        if self.name == "buildah":
+            verb = ["push", "--quiet", image, f"oci:{layout}:latest"]
+        else:
+            verb = ["save", "--quiet", "--format", "oci-dir", "-o", str(layout), image]
+        argv = [*program, *verb]
+        status, output = output_of(argv, environment=environment)
+        if status:
+            raise ToolFailedError(argv=argv, status=status, stderr=output)
+        return Reference(transport="oci", path=str(layout))
+
+    def _remove_containers(
+        self, program: Sequence[str], mark: str, environment: dict[str, str]
+    ) -> None:
+        """Remove the working containers that this build left."""
+        root = self._store(program, environment).get("root")
+        for record in Path(root).glob("*-containers/*/userdata/buildah.json") if root else ():
+            if mark.encode() in record.read_bytes():
+                container = record.parents[1].name
+                output_of([*program, "rm", container], environment=environment)
+
+    def _store(self, program: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
+        """Return driver and root of the store; nothing when it cannot be used."""
+        form = [] if self.name == "buildah" else ["--format", "json"]
+        status, output = output_of([*program, "info", *form], environment=environment)
+        try:
+            store = json.loads(output)["store"] if status == 0 else {}
+        except (ValueError, KeyError, TypeError):
+            return {}
+        lower = {str(key).lower(): str(value) for key, value in store.items()}
+        return {"driver": lower.get("graphdrivername", ""), "root": lower.get("graphroot", "")}
+
+
+class StepLog:
+    """Reads the lines that buildah and podman print.
+
+    Args:
+        dockerfile: What they build.
+        target: The stage they stop at; empty means the last.
+        report: Gets the events.
+        wording: Of the builder.
+    """
+
+    def __init__(
+        self, dockerfile: Dockerfile, target: str, report: Report, wording: Wording = BUILDAH
+    ) -> None:
+        self._wording = wording
+        self._steps = Steps(dockerfile.needed(target), report)
+        self._number = 0
+        self._place = ("", 0, 0)
+        self._error = ""
+
+    def line(self, text: str) -> None:
+        """Take the next line."""
+        step = self._wording.step.fullmatch(text)
+        if step and self._is_next(step[1] or "", int(step[2]), int(step[3])):
+            self._finish_step()
+            self._number = self._steps.add(step[4])
+            self._steps.begin(self._number)
+        elif self._wording.cached.fullmatch(text) and self._number:
+            self._steps.cached(self._number)
+        elif self._wording.result.fullmatch(text):
+            self._finish_step()
+        elif failed := _FAILED.fullmatch(text) or _ERROR.fullmatch(text):
+            self._error = failed[1]
+        else:
+            self._steps.output(self._number, text)
+
+    def error(self, fallback: str) -> BackendError:
+        """Return the error of a build that failed."""
+        if self._number:
+            self._steps.failed(self._number, self._error or fallback)
+        return self._steps.error(self._error or fallback)
+
+    def close(self) -> None:
+        """Take note that the build ended well."""
+        self._finish_step()
+
+    def _finish_step(self) -> None:
+        if self._number:
+            self._steps.done(self._number)
+
+    def _is_next(self, stage: str, number: int, total: int) -> bool:
+        """Tell whether a STEP line can be the builder's: a program may print one as well."""
+        before = self._place
+        follows = number == before[1] + 1 and (stage, total) == (before[0], before[2])
+        if follows or number == 1:
+            self._place = (stage, number, total)
+            return True
+        return False
+
+
+def build_options(request: BuildRequest, mode: str) -> list[str]:
+    """Return the options for a request.
+
+    Args:
+        request: What to build.
+        mode: ``root``, ``subordinate`` or ``single``: which ids the caller has.
+    """
+    engine = find_program("crun", "runc") if mode == "single" else ""
+    return [
+        *("--isolation", "rootless" if mode == "single" else "chroot"),
+        *flag("--runtime", engine),
+        *("--layers", "--force-rm"),
+        *("--network", request.network or "host"),
+        *each("--build-arg", assignments(request.build_args)),
+        *each("--label", assignments(request.labels)),
+        *each("--secret", request.secrets),
+        *each("--ssh", request.ssh),
+        *flag("--target", request.target),
+        *flag("--platform", request.platform),
+        *(["--no-cache"] if request.no_cache else []),
+        *(["--pull"] if request.pull else []),
+        *(["--tls-verify=false"] if request.plain_http else []),
+        *flag("--authfile", request.auth_folder and request.auth_folder / "config.json"),
+        *flag("--timestamp", request.source_date_epoch),
+        *flag("--file", request.dockerfile),
+    ]
+
+
+def _mode() -> str:
+    return read_caller(find_map_tools()).mode
+
+
+def _environment(request: BuildRequest, folder: Path) -> dict[str, str]:
+    """Return the variables of the builder: its temporary files go into our folder."""
+    variables = {"TMPDIR": str(folder), "BUILDAH_FORMAT": "oci"}
+    if request.source_date_epoch is not None:
+        variables["SOURCE_DATE_EPOCH"] = str(request.source_date_epoch)
+    return variables

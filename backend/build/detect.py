@@ -1,0 +1,134 @@
+"""Who can build on this machine, best first, and what to install where nobody can."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.build.buildah import Buildah
+from backend.build.buildkit import Buildctl, Buildx, buildkit_sockets, buildx_problem
+from backend.build.docker import answers, sockets
+from backend.errors import ToolMissingError, UsageError
+from backend.runtime.host import find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backend.build.request import Builder, BuildRequest
+
+NAMES = ("buildctl", "buildx", "docker", "buildah", "podman")
+
+_INSTALL = {
+    "debian": "apt install buildah",
+    "ubuntu": "apt install buildah",
+    "fedora": "dnf install buildah",
+    "rhel": "dnf install buildah",
+    "suse": "zypper install buildah",
+    "arch": "pacman -S buildah",
+    "alpine": "apk add buildah",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A builder that could be used, and how that was found out.
+
+    Attributes:
+        name: What ``--builder`` calls it.
+        builder: None when it cannot be used here.
+        reason: Where it was found, or why not.
+    """
+
+    name: str
+    builder: Builder | None
+    reason: str
+
+
+def candidates() -> Iterator[Candidate]:
+    """Yield every builder that we know, best first, each probed when it is asked for."""
+    yield _buildctl()
+    yield _buildx()
+    yield _docker()
+    for program in ("buildah", "podman"):
+        path = find_program(program)
+        builder = Buildah(program) if path else None
+        yield Candidate(name=program, builder=builder, reason=path or "not installed")
+
+
+def choose(request: BuildRequest, name: str = "") -> Builder:
+    """Return the builder for a request.
+
+    Args:
+        request: What it must be able to do.
+        name: The one that the user wants; empty means the best.
+
+    Raises:
+        UsageError: There is no such builder, or it cannot do what is asked for.
+        ToolMissingError: The one that is wanted is not here, or none is.
+    """
+    if name and name not in NAMES:
+        raise UsageError(f"there is no builder {name!r}", hint=f"known: {', '.join(NAMES)}")
+    reasons = []
+    for candidate in candidates():
+        if name not in {"", candidate.name}:
+            continue
+        lack = candidate.builder.lacks(request) if candidate.builder else ""
+        if candidate.builder and not lack:
+            return candidate.builder
+        if candidate.builder and name:
+            raise UsageError(f"{name}: {lack}", hint="another builder may: leave out --builder")
+        reasons.append(f"{candidate.name}: {lack or candidate.reason}")
+    raise ToolMissingError(
+        f"the builder {name} cannot be used here" if name else "no builder can be used here",
+        argv=[name or "build"],
+        hint=f"{install_hint()} ({'; '.join(reasons)})",
+    )
+
+
+def install_hint() -> str:
+    """Return what installs a builder on this distribution."""
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return "install buildah, podman or BuildKit"
+    for family in (release.get("ID", ""), *release.get("ID_LIKE", "").split()):
+        if family in _INSTALL:
+            return f"{_INSTALL[family]}, as an administrator"
+    return "install buildah, podman or BuildKit"
+
+
+def _buildctl() -> Candidate:
+    program = find_program("buildctl")
+    if not program:
+        return Candidate(name="buildctl", builder=None, reason="buildctl is not installed")
+    address = os.environ.get("BUILDKIT_HOST") or next(
+        (f"unix://{path}" for path in buildkit_sockets() if Path(path).exists()), ""
+    )
+    if address:
+        return Candidate(
+            name="buildctl", builder=Buildctl(program, address), reason=f"daemon at {address}"
+        )
+    daemon, kit = find_program("buildkitd"), find_program("rootlesskit")
+    if daemon and (kit or os.geteuid() == 0):
+        builder = Buildctl(program, "", daemon=(kit, daemon) if os.geteuid() else (daemon,))
+        return Candidate(name="buildctl", builder=builder, reason=f"starts {daemon}")
+    return Candidate(name="buildctl", builder=None, reason="no buildkitd runs")
+
+
+def _buildx() -> Candidate:
+    program = find_program("docker")
+    problem = buildx_problem(program) if program else "docker is not installed"
+    builder = None if problem else Buildx(program)
+    return Candidate(name="buildx", builder=builder, reason=problem or f"{program} buildx")
+
+
+def _docker() -> Candidate:
+    tried = sockets()
+    for path in tried:
+        daemon = answers(path)
+        if daemon:
+            return Candidate(name="docker", builder=daemon, reason=str(daemon))
+    return Candidate(name="docker", builder=None, reason=f"no daemon answers at {tried[0]}")

@@ -1,0 +1,396 @@
+"""The Docker API over its Unix socket, spoken by us: no client program, also Podman's socket.
+
+Docker's BuildKit is asked with ``version=2``.  The daemon then wants the context over a second
+request to the same path (``remote=upload-request``), and answers the first with progress that
+:mod:`backend.build.trace` reads.  Where there is no BuildKit the classic builder is used, whose
+answer is text.  What takes a session of BuildKit's own protocol (secrets, ssh) is not possible
+in this way, and :meth:`DockerApi.lacks` says so.
+
+Closing the connection cancels a build: the daemon ends the running step and its container.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+from backend.build.archive import unpack_archive
+from backend.build.buildah import BUILDAH, StepLog, Wording
+from backend.build.context import write_context
+from backend.build.credentials import base_references
+from backend.build.dockerfile import read_dockerfile
+from backend.build.solve import SolveLog
+from backend.build.trace import feed_trace
+from backend.errors import BackendError, FormatError, ToolError
+from backend.escape import one_line
+from backend.oci.json import Node, load
+from backend.reference import Reference
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backend.build.dockerfile import Dockerfile
+    from backend.build.request import BuildRequest
+    from backend.events import Report
+
+_VERSION = "/v1.41"
+"""Docker 20.10; Podman and every later Docker answer to it."""
+
+_TIMEOUT_S = 10.0
+_MAX_MESSAGE = 8 << 20
+"""Bytes in one line of an answer."""
+
+DOCKER = Wording(
+    step=re.compile(r"()Step (\d+)/(\d+) : (.*)"),
+    cached=re.compile(r" ---> Using cache"),
+    result=re.compile(r" ---> (?:Running in )?[0-9a-f]{12}|Removing intermediate container .*"),
+)
+
+
+class DockerApi:
+    """A daemon that speaks the Docker API.
+
+    Args:
+        path: Its socket.
+        buildkit: Whether it builds with BuildKit.
+        wording: Of its progress, where it does not.
+    """
+
+    name = "docker"
+
+    def __init__(self, path: str, *, buildkit: bool, wording: Wording = DOCKER) -> None:
+        self._path = path
+        self._buildkit = buildkit
+        self._wording = wording
+
+    def __str__(self) -> str:
+        kind = "BuildKit" if self._buildkit else "the classic builder"
+        return f"{kind} behind {self._path}"
+
+    def lacks(self, request: BuildRequest) -> str:
+        """Return what needs BuildKit's own protocol."""
+        for what, wanted in (("--secret", request.secrets), ("--ssh", request.ssh)):
+            if wanted:
+                return f"{what} cannot be passed through the Docker API"
+        return ""
+
+    def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
+        """Build, fetch the image, and take its name off again."""
+        dockerfile = read_dockerfile(request)
+        logins = _read_logins(request)
+        self._pull_private(dockerfile, request.target, logins)
+        if self._buildkit:
+            image = self._build_with_buildkit(request, dockerfile, report)
+        else:
+            image = self._build_classic(request, dockerfile, logins, report)
+        layout = folder / "layout"
+        with self._request("GET", f"/images/{quote(image)}/get") as answer:
+            unpack_archive(answer, layout)
+        if self._buildkit:  # its cache is apart; the classic builder's cache is its images
+            with self._request("DELETE", f"/images/{quote(image)}?noprune=1"):
+                pass
+        return Reference(transport="oci", path=str(layout))
+
+    def _build_with_buildkit(
+        self, request: BuildRequest, dockerfile: Dockerfile, report: Report
+    ) -> str:
+        """Build and return the image's id."""
+        log = SolveLog(dockerfile, request.target, report)
+        identity = secrets.token_hex(16)
+        name = _name_in_context(request)
+        query = {"version": "2", "buildid": identity, **_query(request, name)}
+        if request.is_remote:
+            return self._follow(f"/build?{urlencode(query)}", {}, None, log)
+        query["remote"] = "upload-request"
+        upload = threading.Thread(
+            target=self._upload, args=(request, name, f"upload-request:{identity}"), daemon=True
+        )
+        upload.start()
+        return self._follow(f"/build?{urlencode(query)}", {}, None, log)
+
+    def _upload(self, request: BuildRequest, name: str, identity: str) -> None:
+        """Send the context when the daemon asks for it; its failure fails the build itself."""
+        query = urlencode({"version": "2", "buildid": identity, "remote": "upload-request"})
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException, BackendError),
+            contextlib.closing(_Connection(self._path)) as connection,
+        ):
+            connection.send_context(f"{_VERSION}/build?{query}", request, name, compressed=True)
+            connection.getresponse().read()
+
+    def _build_classic(
+        self,
+        request: BuildRequest,
+        dockerfile: Dockerfile,
+        logins: dict[str, dict[str, str]],
+        report: Report,
+    ) -> str:
+        """Build without BuildKit and return the image's id."""
+        name = _name_in_context(request)
+        query = {"version": "1", "rm": "1", "forcerm": "1", **_query(request, name)}
+        headers = {"X-Registry-Config": _encode(logins)} if logins else {}
+        log = StepLog(dockerfile, request.target, report, self._wording)
+        body = None if request.is_remote else (request, name)
+        return self._follow(f"/build?{urlencode(query)}", headers, body, log)
+
+    def _follow(
+        self,
+        path: str,
+        headers: dict[str, str],
+        body: tuple[BuildRequest, str] | None,
+        log: SolveLog | StepLog,
+    ) -> str:
+        """Make the request that builds, follow its answer, return the image's id.
+
+        Raises:
+            BuildError: An instruction failed.
+        """
+        image = ""
+        with self._request("POST", path, headers, body) as answer:
+            for message in _messages(answer):
+                image = _image_id(message) or image
+                if problem := _take(message, log):
+                    if isinstance(log, SolveLog):
+                        log.problem(problem)
+                    raise log.error(problem)
+        log.close()
+        if not image:
+            raise log.error("the daemon ended the build without an image")
+        return image
+
+    def _pull_private(
+        self, dockerfile: Dockerfile, target: str, logins: dict[str, dict[str, str]]
+    ) -> None:
+        """Pull base images that need a login: BuildKit asks nobody for one on this way."""
+        for reference in base_references(dockerfile.images(target)):
+            login = logins.get(reference.registry)
+            if not login or not self._buildkit:
+                continue
+            query = urlencode({"fromImage": reference.name, "tag": reference.version})
+            path = f"/images/create?{query}"
+            with self._request("POST", path, {"X-Registry-Auth": _encode(login)}) as answer:
+                for message in _messages(answer):
+                    if error := message.get("error"):
+                        raise ToolError(
+                            f"{reference} cannot be pulled: {one_line(error.text())}",
+                            argv=["docker", "pull"],
+                        )
+
+    @contextlib.contextmanager
+    def _request(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str] | None = None,
+        body: tuple[BuildRequest, str] | None = None,
+    ) -> Iterator[IO[bytes]]:
+        """Make a request and give its answer; leaving the block closes the connection.
+
+        Raises:
+            ToolError: The daemon refuses, or cannot be reached.
+        """
+        try:
+            with contextlib.closing(_Connection(self._path)) as connection:
+                if body:
+                    request, name = body
+                    connection.send_context(
+                        _VERSION + path, request, name, compressed=False, headers=headers
+                    )
+                else:
+                    connection.request(method, _VERSION + path, headers=headers or {})
+                answer = connection.getresponse()
+                if answer.status >= 300:
+                    raise _refusal(answer)
+                yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise ToolError(
+                f"the Docker daemon at {self._path} broke off: {error}", argv=["docker"]
+            ) from error
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a Unix socket."""
+
+    def __init__(self, path: str, timeout: float | None = None) -> None:
+        super().__init__("docker", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+    def send_context(
+        self,
+        path: str,
+        request: BuildRequest,
+        name: str,
+        *,
+        compressed: bool,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Send a POST whose body is the build context, made while it is sent."""
+        self.putrequest("POST", path)
+        kind = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+        for header, value in (kind | (headers or {})).items():
+            self.putheader(header, value)
+        self.endheaders()
+        if request.dockerfile:
+            context = Path(request.context)
+            write_context(context, request.dockerfile, name, _Chunks(self), compressed=compressed)
+        self.send(b"0\r\n\r\n")
+
+
+class _Chunks:
+    """A file that sends what is written to it in HTTP chunks (RFC 9112, section 7.1)."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    def write(self, data: bytes) -> int:
+        """Send a chunk."""
+        if data:
+            self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+        return len(data)
+
+
+def answers(path: str) -> DockerApi | None:
+    """Return the daemon behind a socket; None when none answers."""
+    try:
+        with contextlib.closing(_Connection(path, _TIMEOUT_S)) as connection:
+            connection.request("GET", "/_ping")
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                return None
+            podman = "Libpod" in (answer.getheader("Server") or "")
+            return DockerApi(
+                path,
+                buildkit=answer.getheader("Builder-Version") == "2",
+                wording=BUILDAH if podman else DOCKER,
+            )
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def sockets() -> list[str]:
+    """Return where a daemon may listen, the one that the user names first."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    named = [os.environ.get("DOCKER_HOST"), os.environ.get("CONTAINER_HOST")]
+    return [
+        *(host.removeprefix("unix://") for host in named if host and host.startswith("unix://")),
+        "/var/run/docker.sock",
+        *([f"{runtime}/docker.sock"] if runtime else []),
+        "/run/podman/podman.sock",
+        *([f"{runtime}/podman/podman.sock"] if runtime else []),
+    ]
+
+
+def _query(request: BuildRequest, name: str) -> dict[str, str]:
+    """Return what both builders are asked for."""
+    arguments = dict(request.build_args)
+    if request.source_date_epoch is not None:
+        arguments.setdefault("SOURCE_DATE_EPOCH", str(request.source_date_epoch))
+    wanted = {
+        "dockerfile": name,
+        "remote": request.context if request.is_remote else "",
+        "buildargs": json.dumps(arguments) if arguments else "",
+        "labels": json.dumps(request.labels) if request.labels else "",
+        "target": request.target,
+        "platform": str(request.platform or ""),
+        "nocache": "1" if request.no_cache else "",
+        "pull": "1" if request.pull else "",
+        "networkmode": request.network or "host",
+    }
+    return {key: value for key, value in wanted.items() if value}
+
+
+def _name_in_context(request: BuildRequest) -> str:
+    """Return the path in the context under which the Dockerfile is sent.
+
+    It is sent beside the context's own files, so that one from elsewhere, or one that
+    ``.dockerignore`` names, needs no special case.
+    """
+    if request.dockerfile is None:
+        return ""
+    return f".dockerfile.{secrets.token_hex(8)}"
+
+
+def _messages(answer: IO[bytes]) -> Iterator[Node]:
+    """Yield the JSON objects of an answer, one a line.
+
+    Raises:
+        FormatError: A line is no JSON object.
+    """
+    while line := answer.readline(_MAX_MESSAGE):
+        if line.strip():
+            message = load(line, "the daemon's answer")
+            message.object()
+            yield message
+
+
+def _take(message: Node, log: SolveLog | StepLog) -> str:
+    """Hand a message's progress to the log; return the error that it tells of, or nothing."""
+    if problem := message.get("error"):
+        return problem.text()
+    kind, stream = message.get("id"), message.get("stream")
+    if kind and kind.text() == "moby.buildkit.trace" and isinstance(log, SolveLog):
+        try:
+            data = base64.b64decode(message.need("aux").text(), validate=True)
+        except binascii.Error as error:
+            raise FormatError("a BuildKit message is not base64") from error
+        feed_trace(data, log)
+    elif stream and isinstance(log, StepLog):
+        for line in stream.text().splitlines():
+            log.line(line)
+    return ""
+
+
+def _image_id(message: Node) -> str:
+    """Return the id of the image that a message tells of; empty for other messages."""
+    aux = message.get("aux")
+    if aux is None or not isinstance(aux.value, dict):
+        return ""
+    found = aux.get("ID")
+    return found.text() if found else ""
+
+
+def _read_logins(request: BuildRequest) -> dict[str, dict[str, str]]:
+    """Return the logins of this build in the API's form, by registry."""
+    if request.auth_folder is None:
+        return {}
+    document = load((request.auth_folder / "config.json").read_bytes(), "our auth file")
+    found = {}
+    for registry, entry in document.need("auths").object().items():
+        node = Node(entry, registry)
+        if auth := node.get("auth"):
+            user, _, password = base64.b64decode(auth.text()).decode().partition(":")
+            found[registry] = {"username": user, "password": password, "serveraddress": registry}
+        elif token := node.get("identitytoken"):
+            found[registry] = {"identitytoken": token.text(), "serveraddress": registry}
+    return found
+
+
+def _encode(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+def _refusal(answer: http.client.HTTPResponse) -> ToolError:
+    """Return the error for an answer that is none of success."""
+    try:
+        message = load(answer.read(1 << 16), "the answer").need("message").text()
+    except FormatError:
+        message = f"HTTP {answer.status}"
+    return ToolError(f"the Docker daemon refuses: {one_line(message)}", argv=["docker"])
