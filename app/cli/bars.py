@@ -70,15 +70,12 @@ class Bars:
 
     def _print_step(self, step: Step) -> None:
         """Print a step that ended; if it failed, with the last of what it printed."""
-        head = step_lines(
-            Step(number=step.number, total=step.total, name=step.name, state="running")
-        )
-        tail = [line for line in step_lines(step) if line not in head]
-        style = {"failed": "red", "cached": "dim"}.get(step.state, "")
+        head, end = step_lines(step)
         if step.state == "failed":
             for output in self._output_of(step.number, lines=20):
                 self._print(output_line(output))
-        self._print(f"{head[0]}  {tail[-1].partition(' ')[2]}", style=style)
+        style = {"failed": "red", "cached": "dim"}.get(step.state, "")
+        self._print(f"{head}  {end.partition(' ')[2]}", style=style)
 
     def _output_of(self, number: int, *, lines: int) -> list[Output]:
         return [output for output in self._progress.output if output.step == number][-lines:]

@@ -226,13 +226,22 @@ class _Plain:
         if isinstance(event, Output):
             return [output_line(event)]
         if isinstance(event, Step):
-            return step_lines(event)
+            return self._step(event)
         if isinstance(event, Note):
             return [note_line(event)]
         if isinstance(event, Blob | Phase):
             return self._changed(event)
         text = headline(event)
         return [f"INFO:    {text}"] if text else []
+
+    def _step(self, step: Step) -> list[str]:
+        head, *rest = step_lines(step) or [""]
+        key = ("step", str(step.number))
+        if step.state == "waiting" or self._states.get(key) == step.state:
+            return []
+        named = key in self._states
+        self._states[key] = step.state
+        return rest if named else [head, *rest]
 
     def _changed(self, event: Blob | Phase) -> list[str]:
         name = f"{event.role} {event.index}" if isinstance(event, Blob) else event.name
@@ -277,21 +286,19 @@ def note_line(note: Note) -> str:
 
 
 def step_lines(step: Step) -> list[str]:
-    """Return what changed about a build step, in BuildKit's plain form."""
+    """Return a build step's name, and what became of it, in BuildKit's plain form."""
     total = f"/{step.total}" if step.total else ""
     head = f"#{step.number} [{step.number}{total}] {one_line(step.name)}"
     match step.state:
-        case "waiting":
-            return []
-        case "running":
+        case "waiting" | "running":
             return [head]
         case "cached":
             return [head, f"#{step.number} CACHED"]
         case "done":
-            return [f"#{step.number} DONE {step.seconds:.1f}s"]
+            return [head, f"#{step.number} DONE {step.seconds:.1f}s"]
         case "failed":
             where = f" (line {step.line} of the Dockerfile)" if step.line else ""
-            return [f"#{step.number} ERROR{where}: {one_line(step.error)}"]
+            return [head, f"#{step.number} ERROR{where}: {one_line(step.error)}"]
 
 
 def output_line(output: Output) -> str:
