@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import functools
 import hashlib
+import logging
 import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -34,7 +36,7 @@ from backend.squashfs.compression import Compression
 from backend.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
     MakeDocuments = Callable[[Sequence[Descriptor]], Documents]
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Raised when the same source and options would give other bytes than before."""
@@ -112,7 +116,8 @@ def pull_image(
         converted = _converted_path(options, image.digest)
         if converted.exists():
             return _copy_converted(converted, download, target, options)
-        return _convert(download, str(reference), target, options)
+        name = str(reference) if reference.is_remote else ""  # a path says nothing elsewhere
+        return _convert(download, name, target, options)
 
 
 def cached_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:
@@ -124,17 +129,33 @@ def cached_image(reference: Reference, options: PullOptions, report: events.Repo
         BackendError: As :func:`pull_image`, but for ExistsError.
     """
     with _Download(reference, options, report) as download:
-        image = download.image()
-        path = _converted_path(options, image.digest)
-        if path.exists():
-            os.utime(path)  # the cache forgets what was not used for longest
-            return path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = _converted_path(options, download.image().digest)
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with _alone(path, report):
+                if not path.exists():
+                    with contextlib.suppress(ExistsError):  # made meanwhile, without locks
+                        _convert(download, "", path, options)
+    with contextlib.suppress(OSError):  # a cache that is shared may be read-only
+        os.utime(path)  # it forgets what was not used for longest
+    return path
+
+
+@contextlib.contextmanager
+def _alone(path: Path, report: events.Report) -> Iterator[None]:
+    """Let one process at a time make ``path``; thirty learners convert an image once."""
+    fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
         try:
-            _convert(download, "", path, options)
-        except ExistsError:  # another process was faster, and its file has the same bytes
-            report(events.Note(level="info", text="Using the image that another process made"))
-        return path
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            report(events.Note(level="info", text="Waiting for the process that converts it"))
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError:  # no locks here: two may convert it, to the same bytes
+            _log.debug("no locks in %s", path.parent)
+        yield
+    finally:
+        os.close(fd)
 
 
 class _Download:

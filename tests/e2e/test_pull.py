@@ -266,3 +266,25 @@ def test_a_platform_is_chosen(registry: Registry, folder: Path) -> None:
     assert names(folder / "arm.sif") == {"arm": b""}
     both = sifdeck("pull", "--arch", "arm64", "--platform", "linux/amd64", uri, PWD=str(folder))
     assert both.returncode == ExitCode.USAGE
+
+
+def test_processes_that_want_one_image_share_the_work(registry: Registry, tmp_path: Path) -> None:
+    data = [layer(Entry(name=f"f{i}", data=os.urandom(2 << 20))) for i in range(3)]
+    made = images.image(data)
+    registry.push(made, "shared", "v1")
+    script = (
+        "import sys\n"
+        "from backend.pull import PullOptions, cached_image\n"
+        "from backend.reference import parse\n"
+        "options = PullOptions(plain_http=True)\n"
+        "print(cached_image(parse(sys.argv[1]), options, lambda event: None))\n"
+    )
+    argv = [sys.executable, "-c", script, f"docker://{registry.host}/shared:v1"]
+    env = {**os.environ, "SIFDECK_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": "."}
+    processes = [subprocess.Popen(argv, stdout=subprocess.PIPE, env=env) for _ in range(6)]
+    printed = {process.communicate(timeout=100)[0] for process in processes}
+    assert {process.returncode for process in processes} == {0}
+    assert len(printed) == 1
+    log = registry.log.read_text()
+    for entry in json.loads(made.manifest)["layers"]:
+        assert log.count(f'"GET /v2/shared/blobs/{entry["digest"]}') == 1
