@@ -117,7 +117,7 @@ def remove_playground(folder: Path) -> None:
 
     extracted = folder / "cache" / "rootfs"
     if extracted.is_dir():
-        remove_extracted(read_caller(find_map_tools()), extracted)
+        remove_extracted(read_caller(find_map_tools() if os.getuid() else ()), extracted)
     shutil.rmtree(folder)
 
 

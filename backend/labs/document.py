@@ -15,7 +15,7 @@
 
     ```step
     id = "pull"
-    needs = ["runtime"]
+    needs = ["builder"]
     ```
     ```sifdeck
     sifdeck pull docker://{{registry}}/lab/hello:1.0
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 MAX_SIZE = 1 << 20
 """Bytes of a lab's file."""
 
-NEEDS = ("runtime", "builder")
-"""What a step may need: a container that can be started, a Dockerfile that can be built."""
+NEEDS = ("builder",)
+"""What a step may need that not every machine has: a program that builds Dockerfiles."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _FENCE = re.compile(r"^(`{3,}|~{3,})[ \t]*([A-Za-z]*)[ \t]*$")

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.errors import ExistsError, LaunchError, NotFoundError
+from backend.errors import ExistsError, NotFoundError
 from backend.labs import recorder
 from backend.labs.checks import Finding, Scene
 from backend.labs.document import MAX_SIZE, Lab, Step, parse_lab
@@ -31,7 +31,6 @@ from backend.labs.progress import (
 )
 from backend.paths import state_home
 from backend.playground import OURSELVES, PASSWORD, PROJECT, USER, Playground, playing
-from backend.runtime.host import find_engine
 from backend.settings import variable
 
 if TYPE_CHECKING:
@@ -239,11 +238,5 @@ def missing_here() -> frozenset[str]:
     """Return which of the things that steps may need this machine does not have."""
     from backend.build.detect import candidates
 
-    missing = set()
-    if not any(candidate.builder for candidate in candidates()):
-        missing.add("builder")
-    try:
-        find_engine()
-    except LaunchError:
-        missing.add("runtime")
-    return frozenset(missing)
+    has_builder = any(candidate.builder for candidate in candidates())
+    return frozenset() if has_builder else frozenset({"builder"})

@@ -1,0 +1,1 @@
+"""Labs: the file, the checks, the progress."""
