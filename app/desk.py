@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from backend.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from app.commands import Action
     from backend.catalog import Catalog
     from backend.jobs import Jobs
+
+
+class DiskUsage(Protocol):
+    """What :func:`shutil.disk_usage` returns."""
+
+    @property
+    def total(self) -> int:
+        """Bytes of the file system."""
+
+    @property
+    def free(self) -> int:
+        """Bytes that we may still write."""
+
 
 OURSELVES = (sys.executable, "-P", "-c", "import sys, sifdeck; sys.exit(sifdeck.main())")
 """This program again, as a process of its own; ``-P`` keeps the user's folder off its path."""
@@ -30,6 +45,7 @@ class Desk:
         user: Who we are, ``alice@login03``.
         version: Ours.
         now: Seconds since 1970, UTC.
+        disk_usage: Total and free bytes of the file system of a folder.
         readonly: Whether nothing may be changed.
         in_tmux: Whether tmux can open windows for us.
         keymap: Keys that the user bound anew: id of an action to keys with commas between.
@@ -40,6 +56,7 @@ class Desk:
     user: str
     version: str = __version__
     now: Callable[[], float] = field(default=time.time)
+    disk_usage: Callable[[Path], DiskUsage] = field(default=shutil.disk_usage)
     readonly: bool = False
     in_tmux: bool = False
     keymap: Mapping[str, str] = field(default_factory=dict)

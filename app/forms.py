@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from app.commands import CommandLine
+from app.words import short_path
 from backend.errors import UsageError
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def run_form(image: Image, *, verb: str = "run", in_tmux: bool = False) -> Form:
             _flag("fakeroot", "As root"),
             Field(key="place", label="Terminal", choices=places),
         ),
-        compose=lambda answers: _compose_run(answers, verb, image.path),
+        compose=lambda answers: _compose_run(answers, verb, short_path(image.path)),
         check=lambda answers: _check_run(answers, verb, image.path),
         note="Leave it with 'exit' or ctrl+d; the deck comes back by itself.",
     )

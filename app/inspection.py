@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from app.words import size
+from app.words import short_path, size
 from backend.escape import one_line, printable
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def inspect_file(path: Path) -> Pages:
 
 def _overview(path: Path, sif: SifFile, image: OciSif | None) -> list[str]:
     lines = [
-        _row("file", str(path)),
+        _row("file", short_path(str(path))),
         _row("format", f"{'OCI-SIF' if image else 'native SIF'}, {size(sif.size)}"),
     ]
     if image is None:

@@ -15,7 +15,19 @@ import sys
 
 def main() -> int:
     """Run the command line; return the exit status."""
-    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120  (pathlib costs 10 ms)
+    _find_packages()
     from app.cli.main import main as run
 
     return run()
+
+
+def credential_helper() -> int:
+    """Run ``docker-credential-sifdeck``; return the exit status."""
+    _find_packages()
+    from app.credential_helper import main as run
+
+    return run(sys.argv[1:])
+
+
+def _find_packages() -> None:
+    sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))  # noqa: PTH120  (pathlib costs 10 ms)

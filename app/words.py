@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 
 _UNITS = "BKMGTPE"
@@ -62,3 +63,9 @@ def timestamp(text: str) -> float | None:
     except (ValueError, OverflowError, OSError):
         return None
     return seconds if seconds > 315_532_800 else None
+
+
+def short_path(path: str) -> str:
+    """Return a path as one would type it here: the name alone for a file in this folder."""
+    folder, _, name = path.rpartition("/")
+    return name if folder == os.getcwd() and not name.startswith("-") else path  # noqa: PTH109

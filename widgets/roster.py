@@ -361,7 +361,7 @@ class Roster(ScrollView, Generic[Row], can_focus=True):
     def _widths(self, width: int) -> list[tuple[Column[Row], int]]:
         """Return the columns that fit into ``width`` cells, and how wide each is."""
         columns = list(self.columns)
-        space = width - 2
+        space = width - 3  # two for the marks, one for the eye
         while sum(c.width + 1 for c in columns) - 1 > space and any(c.rank for c in columns):
             columns.remove(max(columns, key=lambda column: column.rank))
         left = space - (sum(c.width + 1 for c in columns) - 1)

@@ -1,4 +1,4 @@
-"""``sifdeck ls`` and ``sifdeck rm``: the image files on this machine."""
+"""``sifdeck ls`` and ``sifdeck rm``: the image files on this machine, and what is in one."""
 
 from __future__ import annotations
 
@@ -44,24 +44,41 @@ def make_catalog(folders: list[Path]) -> Catalog:
     return Catalog(folders, cache_home() / "catalog")
 
 
-@click.command()
-@click.argument(
-    "folders", nargs=-1, metavar="[FOLDER...]", type=click.Path(file_okay=False, path_type=Path)
-)
+@click.command(short_help="List image files, or the files in an image.")
+@click.argument("places", nargs=-1, metavar="[FOLDER...] | IMAGE [PATH...]")
 @click.option(
     "--filter", "wanted", default="", metavar="WORDS", help="Only images with these words."
 )
 @click.option("--sort", type=click.Choice(list(_ORDERS)), default="name", show_default=True)
+@click.option("-l", "--long", "is_long", is_flag=True, help="In an image: mode, owner, size, time.")
+@click.option("-R", "--recursive", is_flag=True, help="In an image: everything below PATH.")
+@click.option("-d", "--directory", "itself", is_flag=True, help="In an image: PATH itself.")
+@click.option("--layers", is_flag=True, help="What each layer brought, and what is wasted.")
 @json_option
-def ls(*, folders: tuple[Path, ...], wanted: str, sort: str, as_json: bool) -> None:
-    """List the image files of the current folder and of the folders in $SIFDECK_IMAGES.
+def ls(*, places: tuple[str, ...], wanted: str, sort: str, as_json: bool, **how: bool) -> None:
+    r"""List the image files of folders, or the files in an image.
+
+    \b
+    sifdeck ls                          # images here and in $SIFDECK_IMAGES
+    sifdeck ls tools.sif                # what is in its root directory
+    sifdeck ls -l tools.sif /usr/bin    # with mode, owner, size, time and layer
+    sifdeck ls --layers tools.sif       # what each layer brought
 
     A word in --filter must occur, !word must not, ~wrd allows letters in between.
     """
+    if places and not Path(places[0]).is_dir():
+        from app.cli.files import Listing, list_files
+
+        list_files(Path(places[0]), places[1:], Listing(as_json=as_json, **how))
+        return
+    _list_images([Path(place) for place in places], wanted, sort, as_json=as_json)
+
+
+def _list_images(folders: list[Path], wanted: str, sort: str, *, as_json: bool) -> None:
     from backend.matching import matcher
 
     matches = matcher(wanted)
-    found = make_catalog(list(folders) or image_folders()).images()
+    found = make_catalog(folders or image_folders()).images()
     images = sorted(
         (image for image in found if matches(f"{image.title} {image.path} {image.kind}".lower())),
         key=_ORDERS[sort],

@@ -11,6 +11,7 @@ from app.inspection import inspect_file
 from app.requests import RunRequested
 from app.screens.inspector import Inspector
 from app.screens.view import Text, ViewScreen, bindings
+from app.words import short_path
 from backend.errors import BackendError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class ImageScreen(ViewScreen):
 
     def subject(self) -> Mapping[str, str]:
         """Return the image."""
-        return {"image": self.image.path, "reference": self.image.title}
+        return {"image": short_path(self.image.path), "reference": self.image.title}
 
     def action_next_tab(self) -> None:
         """Show the next page."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from app.screens.filtering import FilterScreen
 from app.screens.image import ImageScreen
 from app.screens.inspector import Inspector
 from app.screens.view import List, bindings
-from app.words import age, size, timestamp
+from app.words import age, short_path, size, timestamp
 from backend.catalog import Image
 from backend.errors import BackendError
 from backend.escape import one_line
@@ -112,7 +111,7 @@ class ImagesScreen(FilterScreen[Image]):
     def _show_found(self, event: _Found) -> None:
         self._complete = event.complete
         if event.complete:
-            self.board.place = _free_space(self.desk.catalog.folders[0])
+            self.board.place = _free_space(self.desk)
             self.show_board()
         else:
             self.roster.show(event.images)
@@ -155,7 +154,9 @@ class ImagesScreen(FilterScreen[Image]):
     def _show_current(self) -> None:
         self.show_command()
         image = self.roster.current
-        title, path = ("", "") if image is None else (_preview(image), one_line(image.path))
+        title, path = (
+            ("", "") if image is None else (_preview(image), one_line(short_path(image.path)))
+        )
         self.query_one("#preview", StatusLine).show(title)
         self.query_one("#preview-path", StatusLine).show(path)
         self._inspect(image)
@@ -184,7 +185,7 @@ class ImagesScreen(FilterScreen[Image]):
         if image is None:
             return {}
         reference = {"reference": f"docker://{image.title}"} if image.tag else {}
-        return {"image": _short(image.path), **reference}
+        return {"image": short_path(image.path), **reference}
 
     # Actions
 
@@ -215,7 +216,7 @@ class ImagesScreen(FilterScreen[Image]):
         total = size(sum(image.size for image in images))
         names = [f"  {image.title}  {size(image.size)}  {image.path}" for image in images[:8]]
         rest = [f"  ... and {len(images) - 8} more"] if len(images) > 8 else []
-        paths = tuple(_short(image.path) for image in images)
+        paths = tuple(short_path(image.path) for image in images)
         self.post_message(
             CommandRequested(
                 command=CommandLine(argv=("rm", *paths)),
@@ -268,15 +269,9 @@ def _preview(image: Image) -> str:
     return f"{image.title}  {digest}{image.architecture}  {image.layers} layers  {size(image.size)}"
 
 
-def _short(path: str) -> str:
-    """Return a path as one would type it here."""
-    folder, _, name = path.rpartition("/")
-    return name if folder == str(Path.cwd()) and not name.startswith("-") else path
-
-
-def _free_space(folder: Path) -> str:
+def _free_space(desk: Desk) -> str:
     try:
-        usage = shutil.disk_usage(folder)
+        usage = desk.disk_usage(desk.catalog.folders[0])
     except OSError:
         return ""
     return f"free {size(usage.free)} of {size(usage.total)}"

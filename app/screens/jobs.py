@@ -12,7 +12,7 @@ from app.commands import CommandLine
 from app.requests import CommandRequested, RetryRequested
 from app.screens.filtering import FilterScreen
 from app.screens.job import JobScreen, show_failure
-from app.screens.view import List, bindings, job_line
+from app.screens.view import List, bindings, progress_words, short_title
 from app.words import age, bar, duration, percent, size
 from backend.escape import one_line
 from widgets.roster import Column, Roster
@@ -160,7 +160,8 @@ class JobsScreen(FilterScreen[JobRow]):
         if failure := row.failure:
             total.show(f"FAILED  {one_line(failure.message)}", "e why")
         else:
-            total.show(job_line(row) if row.is_active else _ended(row))
+            words = progress_words(progress) if progress and row.is_active else [_ended(row)]
+            total.show("  ".join(words))
 
     def subject(self) -> Mapping[str, str]:
         """Return the job under the cursor."""
@@ -245,7 +246,13 @@ def _job_columns(desk: Desk) -> tuple[Column[JobRow], ...]:
             order=lambda row: row.job.number,
         ),
         Column(key="verb", title="VERB", width=7, text=lambda row: row.job.verb),
-        Column(key="title", title="WHAT", width=16, stretch=True, text=lambda row: row.job.title),
+        Column(
+            key="title",
+            title="WHAT",
+            width=16,
+            stretch=True,
+            text=lambda row: short_title(row.job.title),
+        ),
         Column(
             key="state",
             title="STATE",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from app.board import Board, JobRow
     from app.desk import Desk
+    from backend.progress import Progress
 
 Row = TypeVar("Row")
 
@@ -254,18 +255,27 @@ class ViewScreen(Screen[None]):
 def job_line(row: JobRow) -> str:
     """Return where a job stands, on one line."""
     progress = row.progress
-    title = one_line(row.job.title, limit=60)
-    if progress is None:
-        return f"{row.job.verb} {title}"
+    title = f"{row.job.verb} {one_line(short_title(row.job.title), limit=60)}"
+    return "  ".join([title, *progress_words(progress)]) if progress else title
+
+
+def short_title(title: str) -> str:
+    """Return what a job works on without the transport that nearly all have."""
+    return title.removeprefix("docker://")
+
+
+def progress_words(progress: Progress) -> list[str]:
+    """Return how far an operation is: bar, bytes, speed and what it does."""
     fraction = progress.fraction
-    parts = [f"{row.job.verb} {title}"]
+    parts = []
     if fraction is not None:
         parts.append(f"{bar(fraction, 14)} {percent(fraction):>4}")
     if progress.total and progress.done < progress.total:
         parts.append(f"{size(progress.done)}/{size(progress.total)}")
-        parts.append(f"{size(progress.rate)}/s {duration(progress.eta_s)}")
+        if progress.rate:
+            parts.append(f"{size(progress.rate)}/s {duration(progress.eta_s)}")
     elif progress.step:
         parts.append(one_line(progress.step.name, limit=40))
     elif progress.phase:
         parts.append(progress.phase.name)
-    return "  ".join(parts)
+    return parts

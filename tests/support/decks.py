@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.deck import Deck
@@ -25,6 +27,12 @@ NOW = 1_730_000_000.0
 HOSTILE = "evil\x1b[31m\x1b]0;owned\x07[bold red]x[/]\u202egnp.sif"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Usage:
+    total: int
+    free: int
+
+
 def make_images(folder: Path) -> None:
     """Write five images: three OCI-SIF, a native one, and what is none."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,6 +44,8 @@ def make_images(folder: Path) -> None:
         write_ocisif(folder / f"{name}.oci.sif", reference=reference)
     write_native(folder / "old-env.sif")
     (folder / "broken.sif").write_bytes(b"not an image")
+    for path in folder.iterdir():
+        os.utime(path, (NOW - 3 * 86400, NOW - 3 * 86400))
 
 
 def make_desk(folder: Path, *, state: Path, **more: Any) -> Desk:
@@ -46,6 +56,7 @@ def make_desk(folder: Path, *, state: Path, **more: Any) -> Desk:
         user="alice@login03",
         version="0.1.0",
         now=lambda: NOW,
+        disk_usage=lambda _folder: _Usage(total=107 << 30, free=59 << 30),
         **more,
     )
 

@@ -1,0 +1,17 @@
+"""The pictures in screenshots/ are those of the deck as it is, to the byte."""
+
+from __future__ import annotations
+
+from tests.screenshots import FOLDER, pictures, png
+
+REMEDY = "run: .venv/bin/python -m tests.screenshots"
+
+
+def test_the_pictures_are_up_to_date() -> None:
+    made = dict(pictures())
+    kept = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.svg")}
+    changed = [name for name in {*made, *kept} if made.get(name) != kept.get(name)]
+    assert not changed, REMEDY
+    for name in ("images", "jobs-wide"):
+        assert png(made[name]) == (FOLDER / f"{name}.png").read_bytes(), REMEDY
+    assert {path.stem for path in FOLDER.glob("*.png")} == set(made)
