@@ -27,6 +27,12 @@ def cache_home() -> Path:
     return Path(platformdirs.user_cache_dir(APP))
 
 
+def shared_cache() -> Path | None:
+    """Return a cache that the site, or a teacher, shares; we read it and never write to it."""
+    own = os.environ.get("SIFDECK_SHARED_CACHE")
+    return Path(own) if own else None
+
+
 def state_home() -> Path:
     """Return the folder of jobs, logs and what the deck remembers."""
     if own := os.environ.get("SIFDECK_STATE_DIR"):

@@ -27,7 +27,7 @@ from backend import events
 from backend.assembly import assembly_of, write_image
 from backend.errors import ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
-from backend.paths import cache_home
+from backend.paths import cache_home, shared_cache
 from backend.registry.client import RegistryClient
 from backend.registry.credentials import Credentials
 from backend.sif.ocisif import OciSifWriter, read_ocisif
@@ -68,6 +68,7 @@ class PullOptions:
         plain_http: Talk HTTP to the registry.
         credentials: Where logins are looked up.
         cache: The cache's folder.
+        shared_cache: One more, whose conversions are used and which is never written to.
     """
 
     platform: Platform = field(default_factory=host_platform)
@@ -76,6 +77,7 @@ class PullOptions:
     plain_http: bool = False
     credentials: Credentials = field(default_factory=Credentials)
     cache: Path = field(default_factory=cache_home)
+    shared_cache: Path | None = field(default_factory=shared_cache)
 
     def key(self, digest: str) -> str:
         """Return the name under which the conversion of ``digest`` is kept in the cache."""
@@ -113,8 +115,8 @@ def pull_image(
         )
     with _Download(reference, options, report) as download:
         image = download.image()
-        converted = _converted_path(options, image.digest)
-        if converted.exists():
+        converted = _find_converted(options, image.digest)
+        if converted:
             return _copy_converted(converted, download, target, options)
         name = str(reference) if reference.is_remote else ""  # a path says nothing elsewhere
         return _convert(download, name, target, options)
@@ -129,7 +131,8 @@ def cached_image(reference: Reference, options: PullOptions, report: events.Repo
         BackendError: As :func:`pull_image`, but for ExistsError.
     """
     with _Download(reference, options, report) as download:
-        path = _converted_path(options, download.image().digest)
+        digest = download.image().digest
+        path = _find_converted(options, digest) or _converted_path(options, digest)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _alone(path, report):
@@ -272,6 +275,14 @@ def _convert(download: _Download, name: str, target: Path, options: PullOptions)
         overwrite=options.overwrite,
         report=download.report,
     )
+
+
+def _find_converted(options: PullOptions, digest: str) -> Path | None:
+    """Return an earlier conversion from the user's cache or from a shared one."""
+    own = _converted_path(options, digest)
+    caches = (options.cache, options.shared_cache)
+    paths = (cache / own.relative_to(options.cache) for cache in caches if cache)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _copy_converted(
