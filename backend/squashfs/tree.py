@@ -106,6 +106,34 @@ def resolve(tree: Tree[N], path: bytes, *, follow: bool) -> tuple[bytes, N] | No
     return b"/".join(name for name, _ in trail[1:]), trail[-1][1]
 
 
+class Guard:
+    """Ends a walk that would take for ever, as it can in an image made to harm.
+
+    Args:
+        listing_limit: Bytes that the listings of all directories can have together.
+    """
+
+    def __init__(self, listing_limit: int) -> None:
+        self._left = listing_limit
+        self._seen: set[int] = set()
+
+    def enter(self, number: int, listing: int, path: bytes) -> None:
+        """Take note of a directory.
+
+        Args:
+            number: Tells it from others.
+            listing: Bytes of its listing.
+            path: Where it was met.
+
+        Raises:
+            FormatError: It was met before, or the listings are longer than they can be.
+        """
+        self._left -= listing
+        if number in self._seen or self._left < 0 or len(path) > MAX_PATH:
+            raise FormatError("the directories of the image are no tree")
+        self._seen.add(number)
+
+
 def walk(tree: Tree[N], top: bytes = b"", node: N | None = None) -> Iterator[tuple[bytes, N]]:
     """Yield a directory and everything below it, each directory before what is in it.
 
@@ -122,8 +150,8 @@ def walk(tree: Tree[N], top: bytes = b"", node: N | None = None) -> Iterator[tup
     yield top, start
     if start.kind is not Kind.DIRECTORY:
         return
-    seen = {start.number}
-    listed = start.listing
+    guard = Guard(tree.listing_limit)
+    guard.enter(start.number, start.listing, top)
     stack = [(top, tree.entries(start))]
     while stack:
         prefix, entries = stack[-1]
@@ -131,10 +159,7 @@ def walk(tree: Tree[N], top: bytes = b"", node: N | None = None) -> Iterator[tup
             path = prefix + b"/" + name if prefix else name
             yield path, child
             if child.kind is Kind.DIRECTORY:
-                listed += child.listing
-                if child.number in seen or listed > tree.listing_limit or len(path) > MAX_PATH:
-                    raise FormatError("the directories of the image are no tree")
-                seen.add(child.number)
+                guard.enter(child.number, child.listing, path)
                 stack.append((path, tree.entries(child)))
                 break
         else:
