@@ -9,6 +9,10 @@ import termios
 
 from backend.runtime import kernel
 
+TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
+if TYPE_CHECKING:
+    from backend.runtime.filesystems import Servers
+
 _HANGUP_GRACE_S = 5
 """Seconds that the container has after its terminal has gone; crun would wait for ever."""
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -45,7 +49,7 @@ class Terminal:
             return  # it has just ended, or the kernel forbids it: the size stays as it was
 
 
-def wait(runtime: int, servers: set[int], terminal: Terminal | None) -> int:
+def wait(runtime: int, servers: Servers, terminal: Terminal | None, *, is_container: bool) -> int:
     """Wait for the runtime's end and return the container's exit status.
 
     Signals from other processes go on to the container.  Those that the terminal sends reach
@@ -53,9 +57,9 @@ def wait(runtime: int, servers: set[int], terminal: Terminal | None) -> int:
 
     Args:
         runtime: Its pid; all signals must be blocked since before its start.
-        servers: Pids of FUSE servers, without which the container cannot go on; those that
-            end are taken out.
+        servers: Those that end are taken out; the container cannot go on without them.
         terminal: None when the container has pipes.
+        is_container: The runtime's process is the container's first, which crun's is not.
     """
     ended_by = 0
     while True:
@@ -63,63 +67,78 @@ def wait(runtime: int, servers: set[int], terminal: Terminal | None) -> int:
         number = signal.Signals(found.si_signo)
         if number == signal.SIGCHLD:
             status = _reap(runtime, servers)
+            if status is not None and servers.broken:
+                return 128 + signal.SIGKILL
             if status is not None:
                 if terminal and status < 0:
                     terminal.restore()
                 return 128 + (ended_by or -status) if status < 0 else status
         elif number == signal.SIGWINCH and terminal:
-            terminal.copy_size(runtime)
+            terminal.copy_size(servers.relay or runtime)
         elif number == signal.SIGALRM and ended_by:
             os.kill(runtime, signal.SIGKILL)
         else:
-            ended_by = _relay(runtime, found, on_terminal=terminal is not None) or ended_by
+            first = runtime if is_container else _first_process(runtime)
+            ended_by = _relay(runtime, first, found, terminal) or ended_by
 
 
-def _relay(runtime: int, found: signal.struct_siginfo, *, on_terminal: bool) -> int:
+def _relay(
+    runtime: int, first: int, found: signal.struct_siginfo, terminal: Terminal | None
+) -> int:
     """Hand a signal on; return its number if it ends the container now or soon, else 0."""
     number = signal.Signals(found.si_signo)
-    if number in _ENDING and not _handles(runtime, number):
+    if number in _ENDING and not _handles(first, number):
         os.kill(runtime, signal.SIGKILL)
         return number
     if found.si_code <= 0:  # sent by a process, not by the kernel
         os.kill(runtime, number)
-    if number == signal.SIGHUP and on_terminal:
+    if number == signal.SIGHUP and terminal:
         signal.setitimer(signal.ITIMER_REAL, _HANGUP_GRACE_S)
         return number
     return 0
 
 
-def _reap(runtime: int, servers: set[int]) -> int | None:
+def _reap(runtime: int, servers: Servers) -> int | None:
     """Collect what has ended; return the runtime's exit code if it is among that."""
+    code = None
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
-            return None
+            return code
         if pid == 0:
-            return None
+            return code
         if pid == runtime:
-            return os.waitstatus_to_exitcode(status)
-        if pid in servers:
-            servers.remove(pid)
+            code = os.waitstatus_to_exitcode(status)
+        if pid in servers.running:
+            servers.running.remove(pid)
+            if pid == servers.relay:  # all is copied, or the container's terminal has hung up
+                continue
             os.write(2, b"ERROR:   the server of the image's files has died\n")
-            os.kill(runtime, signal.SIGKILL)
+            servers.broken = True
+            if code is None:
+                os.kill(runtime, signal.SIGKILL)
 
 
-def _handles(runtime: int, number: signal.Signals) -> bool:
+def _first_process(runtime: int) -> int:
+    """Return the pid of the first process of the container that a runtime holds; 0 for none."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            status = _status(int(name))
+            if status.get("PPid") == str(runtime) and status.get("NSpid", "").split()[-1:] == ["1"]:
+                return int(name)
+    return 0
+
+
+def _handles(first: int, number: signal.Signals) -> bool:
     """Tell whether the container's first process catches, ignores or blocks a signal.
 
     The kernel gives the first process of a pid namespace no default actions, so that a plain
     ``sleep`` would not even end on SIGTERM; the launcher supplies them.
     """
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        status = _status(int(name))
-        if status.get("PPid") == str(runtime) and status.get("NSpid", "").split()[-1:] == ["1"]:
-            masks = (int(status[key], 16) for key in ("SigCgt", "SigIgn", "SigBlk"))
-            return any(mask >> (number - 1) & 1 for mask in masks)
-    return True
+    status = _status(first)
+    masks = (int(status.get(key, "0"), 16) for key in ("SigCgt", "SigIgn", "SigBlk"))
+    return not status or any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def _status(pid: int) -> dict[str, str]:

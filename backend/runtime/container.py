@@ -76,7 +76,7 @@ def make_plan(runnable: RunnableImage, options: RunOptions, report: Report) -> P
     session = find_session()
     binds = [*_host_files(options), *options.binds]
     terminal = os.get_terminal_size(0) if os.isatty(0) and os.isatty(1) else None
-    runtime = host.find_engine(options.runtime)
+    runtime = engine.choose_engine(options.runtime, identity)
     document = describe(
         Container(
             identity=identity,

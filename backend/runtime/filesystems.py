@@ -20,10 +20,18 @@ if TYPE_CHECKING:
 
 
 class Servers:
-    """The FUSE servers of one container; they end with the launcher, whatever ends it."""
+    """The processes that serve one container; they end with the launcher, whatever ends it.
+
+    Attributes:
+        running: Their pids.
+        relay: Which of them copies between the terminals; 0 for none.
+        broken: One that the container needs has ended.
+    """
 
     def __init__(self) -> None:
         self.running: set[int] = set()
+        self.relay = 0
+        self.broken = False
 
     def start(self, argv: list[str], *, keep: int = -1, may_mount: bool = False) -> None:
         """Start a server in a session of its own, so that no Ctrl-C reaches it.
@@ -51,6 +59,12 @@ class Servers:
             os.execv(argv[0], argv)
         finally:
             os._exit(127)
+
+    def drain(self) -> None:
+        """Wait until the relay has copied all output."""
+        if self.relay in self.running:
+            os.waitpid(self.relay, 0)
+            self.running.remove(self.relay)
 
     def stop(self) -> None:
         """End every server; what it serves must be in use no more."""

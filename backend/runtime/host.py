@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
-
-from backend.errors import LaunchError
 
 _FOLDERS = (
     "/usr/local/sbin",
@@ -99,36 +96,3 @@ def _limit_files() -> list[str]:
             elif "memory" in controllers.split(","):
                 found += [f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"]
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """A program that starts OCI bundles.
-
-    Attributes:
-        kind: ``crun`` or ``runc``, which decides its options.
-        path: Absolute.
-    """
-
-    kind: str
-    path: str
-
-
-def find_engine(wanted: str = "") -> Engine:
-    """Return the OCI runtime to use.
-
-    Args:
-        wanted: ``crun``, ``runc`` or the path of one; empty for the first one found.
-
-    Raises:
-        LaunchError: It is not installed.
-    """
-    names = (wanted,) if wanted else ("crun", "runc")
-    path = os.path.abspath(wanted) if "/" in wanted else find_program(*names)
-    if not path or not os.access(path, os.X_OK):
-        raise LaunchError(
-            f"no OCI runtime: {wanted or 'neither crun nor runc'} is not on PATH",
-            why="a container is started by crun or runc, and this host has not got it",
-            hint="an administrator can install it (apt install crun, dnf install crun)",
-        )
-    return Engine(kind="runc" if "runc" in os.path.basename(path) else "crun", path=path)

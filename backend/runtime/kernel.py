@@ -9,6 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 
+TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
+
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWIPC = 0x0800_0000
@@ -28,12 +33,19 @@ MS_SLAVE = 1 << 19
 MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_KEEPCAPS = 8
+_PR_CAPBSET_READ = 23
+_PR_CAPBSET_DROP = 24
+_PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_RAISE = 2
 _CAP_VERSION_3 = 0x2008_0522
 _LAST_CAP = 40
 _SYS_PIDFD_GETFD = 438  # the same number on every architecture
 _SIGKILL = 9
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,8 +104,8 @@ def die_with_parent(parent: int) -> None:
     A change of uid clears the setting, so call it again after one.
 
     Args:
-        parent: The pid that getppid gave, or that fork's caller had; if it has ended already,
-            this process ends at once.
+        parent: The pid of the one that forked us; if it has ended already, this process ends
+            at once.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
     if os.getppid() not in {parent, 0}:  # 0: the parent is outside our pid namespace
@@ -107,8 +119,57 @@ def keep_capabilities() -> None:
     _check(_libc.capget(header, held), "capget")
     held[2], held[5] = held[1], held[4]  # inheritable = permitted
     _check(_libc.capset(header, held), "capset")
-    for number in range(_LAST_CAP + 1):
+    _raise_ambient(range(_LAST_CAP + 1))
+
+
+def hold_only(numbers: AbstractSet[int]) -> None:
+    """Hold these capabilities and no others, and let the next exec keep them."""
+    low = sum(1 << number for number in numbers if number < 32)
+    high = sum(1 << number - 32 for number in numbers if number >= 32)
+    header = (ctypes.c_uint32 * 2)(_CAP_VERSION_3, 0)
+    held = (ctypes.c_uint32 * 6)(low, low, low, high, high, high)
+    _check(_libc.capset(header, held), "capset")
+    _raise_ambient(numbers)
+
+
+def _raise_ambient(numbers: Iterable[int]) -> None:
+    for number in numbers:
         _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, number, 0, 0)
+
+
+def limit_bounding(numbers: AbstractSet[int]) -> None:
+    """Give up for good every capability but these."""
+    for number in range(64):
+        if number not in numbers and _libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
+            _check(_libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0), "drop a capability")
+
+
+def keep_over_setuid() -> None:
+    """Let the next change of uid leave the permitted capabilities as they are."""
+    _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "keep capabilities")
+
+
+def forbid_new_privileges() -> None:
+    """Make setuid programs and file capabilities ineffective from now on."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def set_hostname(name: str) -> None:
+    """Name the host of our UTS namespace."""
+    data = os.fsencode(name)
+    _check(_libc.sethostname(data, len(data)), "hostname")
+
+
+def raise_loopback() -> None:
+    """Switch on the loopback interface of a new network namespace."""
+    import fcntl
+    import socket
+    import struct
+
+    request = struct.pack("16sh14x", b"lo", 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        flags = struct.unpack("16sh14x", fcntl.ioctl(sock, _SIOCGIFFLAGS, request))[1]
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
 
 
 def steal_descriptor(pid: int, number: int) -> int:

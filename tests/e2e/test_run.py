@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.runtime
 
 USERS = ("root", WITH_RANGE, WITH_ONE)
+RUNTIMES = ("crun", "runc", "builtin")
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +59,12 @@ def sifdeck(
 
 
 def needs(runtime: str) -> str:
-    if not shutil.which(runtime):
+    if runtime != "builtin" and not shutil.which(runtime):
         pytest.skip(f"no {runtime}")
     return runtime
 
 
-@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", USERS)
 def test_exec_shows_the_image_as_it_is(name: str, runtime: str, busybox: Path) -> None:
     who = somebody(name)
@@ -166,7 +167,7 @@ def test_environment_and_folder(folder: Path, busybox: Path) -> None:
     assert lines[-1] == "/etc"
 
 
-@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_exit_statuses(runtime: str, busybox: Path) -> None:
     root = somebody("root")
 
@@ -246,7 +247,7 @@ def start() -> Iterator[Callable[..., Started]]:
 TRAP = "trap 'echo caught; exit 7' TERM HUP INT; echo ready; while :; do sleep 0.05; done"
 
 
-@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_reach_the_container(
     number: signal.Signals, runtime: str, busybox: Path, start: Start
@@ -271,8 +272,9 @@ def test_a_container_without_handlers_ends_on_sigterm(
 KILLED = [
     (name, runtime, victim)
     for name in USERS
-    for runtime in ("crun", "runc")
+    for runtime in RUNTIMES
     for victim in ("launcher", "squashfuse", "runtime", "container")
+    if (runtime, victim) != ("builtin", "runtime")  # it is the container's own first process
 ]
 
 
@@ -290,12 +292,13 @@ def test_nothing_is_left_after_sigkill(
     roles = {
         "launcher": started.process.pid,
         "squashfuse": next(m.pid for m in started.members if m.comm.startswith("squashfuse")),
-        "runtime": next(m.pid for m in started.members if m.comm.startswith(runtime)),
+        "runtime": next((m.pid for m in started.members if m.comm.startswith(runtime)), 0),
         "container": next(m.pid for m in started.members if m.comm in {"sh", "sleep", "busybox"}),
     }
     os.kill(roles[victim], signal.SIGKILL)
     status = started.finish()
-    assert status == (-9 if victim == "launcher" else 137)
+    # Without its files a program dies of SIGBUS (135), maybe before anybody hears why.
+    assert status in ({-9} if victim == "launcher" else {135, 137})
     containers.wait_until(lambda: all(member.is_gone() for member in started.members))
     assert Path("/proc/mounts").read_text() == mounts
     assert sorted(Path("/sys/block").glob("loop*/backing_file")) == loops

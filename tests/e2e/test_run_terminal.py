@@ -28,9 +28,9 @@ def busybox() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", ["root", WITH_RANGE])
-@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
 def test_a_shell_on_a_terminal(name: str, runtime: str, busybox: Path, tmp_path: Path) -> None:
-    if not shutil.which(runtime):
+    if runtime != "builtin" and not shutil.which(runtime):
         pytest.skip(f"no {runtime}")
     who = somebody(name)
     argv = [containers.SIFDECK, "shell", "--runtime", runtime, str(busybox)]
@@ -47,11 +47,13 @@ def test_a_shell_on_a_terminal(name: str, runtime: str, busybox: Path, tmp_path:
         terminal.wait_for("resized")
         terminal.type("stty size")
         terminal.wait_for("40 120")
-        terminal.type("sleep 600")
+        terminal.type("echo beg''un; sleep 600")
+        terminal.wait_for("begun")
         terminal.press("C-c")
         terminal.type("echo interrupted $?")
         terminal.wait_for("interrupted 130")
-        terminal.type("sleep 600")
+        terminal.type("echo ag''ain; sleep 600")
+        terminal.wait_for("again")
         terminal.press("C-z")
         terminal.wait_for("Stopped")
         terminal.type("fg")
@@ -62,11 +64,11 @@ def test_a_shell_on_a_terminal(name: str, runtime: str, busybox: Path, tmp_path:
         terminal.wait_for("status=37\n0\nover")
 
 
-@pytest.mark.parametrize("runtime", ["crun", "runc"])
+@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
 def test_closing_the_terminal_ends_the_container(
     runtime: str, busybox: Path, tmp_path: Path
 ) -> None:
-    if not shutil.which(runtime):
+    if runtime != "builtin" and not shutil.which(runtime):
         pytest.skip(f"no {runtime}")
     argv = [containers.SIFDECK, "shell", "--runtime", runtime, str(busybox)]
     root = somebody("root")
@@ -77,5 +79,5 @@ def test_closing_the_terminal_ends_the_container(
         terminal.type("trap '' HUP; echo ready$((1+1))")
         terminal.wait_for("ready2")
         members = containers.members(pid)
-        assert any(member.comm == runtime for member in members)
+        assert any(member.comm == "sh" for member in members)
     containers.wait_until(lambda: all(member.is_gone() for member in members))
