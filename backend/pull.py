@@ -28,8 +28,7 @@ from backend.assembly import assembly_of, write_image
 from backend.errors import ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
 from backend.paths import cache_home, shared_cache
-from backend.registry.client import RegistryClient
-from backend.registry.credentials import Credentials
+from backend.registry.access import Access
 from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Source, convert_documents
 from backend.squashfs.compression import Compression
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
     from backend.oci.image import Descriptor
     from backend.reference import Reference
-    from backend.registry.client import RemoteImage
+    from backend.registry.client import RegistryClient, RemoteImage
     from backend.sif.ocisif import OciSif, WrittenImage
     from backend.sif.provenance import Documents
 
@@ -65,8 +64,7 @@ class PullOptions:
         platform: Chosen from an index.
         compression: Of the squashfs blocks.
         overwrite: Whether a target that exists is replaced.
-        plain_http: Talk HTTP to the registry.
-        credentials: Where logins are looked up.
+        access: How to get at registries.
         cache: The cache's folder.
         shared_cache: One more, whose conversions are used and which is never written to.
     """
@@ -74,8 +72,7 @@ class PullOptions:
     platform: Platform = field(default_factory=host_platform)
     compression: Compression = field(default_factory=Compression)
     overwrite: bool = False
-    plain_http: bool = False
-    credentials: Credentials = field(default_factory=Credentials)
+    access: Access = field(default_factory=Access)
     cache: Path = field(default_factory=cache_home)
     shared_cache: Path | None = field(default_factory=shared_cache)
 
@@ -223,8 +220,7 @@ class _Download:
 
     async def _work(self) -> None:
         options = self._options
-        client = RegistryClient(credentials=options.credentials, plain_http=options.plain_http)
-        async with client:
+        async with options.access.client() as client:
             self.report(events.Phase(name="resolve"))
             image = await client.resolve(self.reference, options.platform)
             self.report(events.Phase(name="resolve", state="done"))

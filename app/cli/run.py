@@ -183,8 +183,9 @@ def _find(image: str, *, plain_http: bool, report: Callable[[Event], None]) -> P
         return path
     from backend.pull import PullOptions, cached_image
     from backend.reference import parse
+    from backend.registry.access import Access
 
-    return cached_image(parse(image), PullOptions(plain_http=plain_http), report)
+    return cached_image(parse(image), PullOptions(access=Access(plain_http=plain_http)), report)
 
 
 class _LateReport:

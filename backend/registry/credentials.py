@@ -105,11 +105,19 @@ class Credentials:
     Args:
         login: Given by hand; used for every registry, nothing else is looked at.
         authfile: ``--authfile``; looked into first.  It must be readable.
+        places: The only files to look into; None for the environment and :func:`auth_files`.
     """
 
-    def __init__(self, *, login: Login | None = None, authfile: Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        login: Login | None = None,
+        authfile: Path | None = None,
+        places: tuple[AuthFile, ...] | None = None,
+    ) -> None:
         self._given = login
         self._authfile = authfile
+        self._places = places
 
     async def find(self, registry: str, repository: str = "") -> Login | None:
         """Return the login for a repository of ``registry``, or None to go there as nobody.
@@ -123,9 +131,10 @@ class Credentials:
             found = await _in_file(self._authfile, registry, repository, must=True)
             if found:
                 return found
-        if environment := environment_login():
+        environment = environment_login()
+        if environment and self._places is None:
             return environment
-        for place in auth_files():
+        for place in auth_files() if self._places is None else self._places:
             found = await _in_file(place.path, registry, repository)
             if found:
                 return found

@@ -6,8 +6,10 @@ JSON object goes to stdin, the answer is JSON on stdout.  Secrets are never argu
 
 from __future__ import annotations
 
+import json
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 
 from backend.errors import FormatError, ToolError, ToolFailedError
@@ -43,6 +45,41 @@ async def get(name: str, key: str) -> HelperLogin | None:
         _log.warning("docker-credential-%s: %s", one_line(name, limit=40), error)
         return None
     return HelperLogin(username=username, secret=Secret(secret)) if secret else None
+
+
+async def store(name: str, key: str, username: str, secret: Secret) -> None:
+    """Have the helper keep a login.
+
+    Raises:
+        ToolError: It cannot, or is not installed.
+        FormatError: ``name`` is no name of a helper.
+    """
+    login = {"ServerURL": key, "Username": username, "Secret": secret.reveal()}
+    await _run(name, "store", json.dumps(login))
+
+
+async def erase(name: str, key: str) -> None:
+    """Have the helper forget a login.
+
+    Raises:
+        ToolError: It cannot, or is not installed.
+        FormatError: ``name`` is no name of a helper.
+    """
+    await _run(name, "erase", key)
+
+
+async def list_keys(name: str) -> dict[str, str]:
+    """Return the user names by key that the helper knows; a broken helper knows none."""
+    try:
+        return load((await _run(name, "list", "")).encode(), "the helper's list").mapping()
+    except (ToolError, FormatError) as error:
+        _log.warning("docker-credential-%s: %s", one_line(name, limit=40), error)
+        return {}
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether the helper is on PATH, where other tools look for it as well."""
+    return shutil.which(f"docker-credential-{name}") is not None
 
 
 async def _run(name: str, verb: str, stdin: str) -> str:
