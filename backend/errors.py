@@ -230,8 +230,9 @@ class ToolTimeoutError(ToolError):
 class ToolFailedError(ToolError):
     """The program ended with a status other than 0."""
 
-    def __init__(self, *, argv: Sequence[str], status: int, stderr: str) -> None:
+    def __init__(self, *, argv: Sequence[str], status: int, stderr: str, stdout: str = "") -> None:
         last = stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         super().__init__(f"{argv[0]} ended with status {status}: {last[0]}", argv=argv)
         self.status = status
         self.stderr = stderr
+        self.stdout = stdout

@@ -67,7 +67,8 @@ async def run_tool(argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"")
             await _stop(process)
     stdout, stderr = (raw.decode("utf-8", "replace") for raw in (raw_out, raw_err))
     if process.returncode:
-        raise ToolFailedError(argv=argv, status=process.returncode, stderr=stderr)
+        status = process.returncode
+        raise ToolFailedError(argv=argv, status=status, stderr=stderr, stdout=stdout)
     return Completed(stdout=stdout, stderr=stderr)
 
 
