@@ -31,6 +31,7 @@ VERBS: dict[str, str] = {
     "cat": "app.cli.cat:cat",
     "cp": "app.cli.cp:cp",
     "diff": "app.cli.diff:diff",
+    "data": "app.cli.data:data",
     "registry": "app.cli.registry:registry",
     "search": "app.cli.search:search",
     "tags": "app.cli.tags:tags",
