@@ -178,22 +178,20 @@ class Workshop:
             steps: Of this lab.
             missing: What this machine cannot do.
         """
-        folder = self.playground.folder
-        progress = read_progress(folder, self.place.learner, self.lab.name)
-        results = []
-        for step in steps:
-            if progress.is_done(step.id):
-                results.append(StepResult(step=step, state="done"))
-            elif missing.intersection(step.needs):
-                results.append(StepResult(step=step, state="skipped"))
-            else:
-                findings = self.look(step)
-                passed = all(finding.passed for finding in findings)
-                progress = progress.tried(step.id, passed=passed)
-                state = "done" if passed else "open"
-                results.append(StepResult(step=step, state=state, findings=findings))
-        write_progress(folder, progress)
-        return results
+        return [self._check(step, missing) for step in steps]
+
+    def _check(self, step: Step, missing: frozenset[str]) -> StepResult:
+        if self.place.progress(self.lab.name).is_done(step.id):
+            return StepResult(step=step, state="done")
+        if missing.intersection(step.needs):
+            return StepResult(step=step, state="skipped")
+        findings = self.look(step)
+        passed = all(finding.passed for finding in findings)
+        # Read again: the look may have taken long, and the deck looks as well.
+        progress = self.place.progress(self.lab.name).tried(step.id, passed=passed)
+        write_progress(self.playground.folder, progress)
+        state = "done" if passed else "open"
+        return StepResult(step=step, state=state, findings=findings)
 
 
 @contextlib.contextmanager
@@ -216,13 +214,29 @@ def opened(place: Place, name: str) -> Iterator[Workshop]:
         except ExistsError:
             if not progress.port:
                 raise
-            playground = Playground(folder=folder, registry=f"127.0.0.1:{progress.port}")
+            yield attach(place, name)
+            return
         port = int(playground.registry.rpartition(":")[2])
         started = progress.started or int(time.time())
         write_progress(folder, replace(progress, port=port, started=started))
         _write_recorder(folder)
         lab = place.read(name, registry=playground.registry)
         yield Workshop(place=place, lab=lab, playground=playground)
+
+
+def attach(place: Place, name: str) -> Workshop:
+    """Return a lab that another process has open.
+
+    Raises:
+        NotFoundError: There is no such lab, or it was never started.
+        FormatError: The lab or the learner's progress is damaged.
+    """
+    port = place.progress(name).port
+    if not port:
+        raise NotFoundError(f"the lab {name!r} is not open", hint=f"sifdeck lab start {name}")
+    playground = Playground(folder=place.folder(name), registry=f"127.0.0.1:{port}")
+    lab = place.read(name, registry=playground.registry)
+    return Workshop(place=place, lab=lab, playground=playground)
 
 
 def _write_recorder(folder: Path) -> None:
