@@ -25,23 +25,26 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backend import events
 from backend.assembly import assembly_of, write_image
-from backend.errors import ExistsError, VerificationError
+from backend.copying import copy_range
+from backend.errors import BackendError, ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
+from backend.oci.source import resolve
 from backend.paths import cache_home, shared_cache
 from backend.registry.access import Access
+from backend.registry.memory import Memory, Remembering
 from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Source, convert_documents
 from backend.squashfs.compression import Compression
 from backend.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
-    from typing import BinaryIO
 
+    from backend.oci import source as oci
     from backend.oci.image import Descriptor
+    from backend.oci.source import RemoteImage
     from backend.reference import Reference
-    from backend.registry.client import RegistryClient, RemoteImage
     from backend.sif.ocisif import OciSif, WrittenImage
     from backend.sif.provenance import Documents
 
@@ -53,7 +56,6 @@ _log = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 """Raised when the same source and options would give other bytes than before."""
-_COPY_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ class PullOptions:
         platform: Chosen from an index.
         compression: Of the squashfs blocks.
         overwrite: Whether a target that exists is replaced.
+        offline: Use what is in the cache, and no network.
         access: How to get at registries.
         cache: The cache's folder.
         shared_cache: One more, whose conversions are used and which is never written to.
@@ -72,6 +75,7 @@ class PullOptions:
     platform: Platform = field(default_factory=host_platform)
     compression: Compression = field(default_factory=Compression)
     overwrite: bool = False
+    offline: bool = False
     access: Access = field(default_factory=Access)
     cache: Path = field(default_factory=cache_home)
     shared_cache: Path | None = field(default_factory=shared_cache)
@@ -122,11 +126,20 @@ def pull_image(
 def cached_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:
     """Return an OCI-SIF of ``reference`` in the cache, made now if it is not there.
 
-    The caller holds nothing: whoever cleans the cache meanwhile leaves an open file readable.
+    A reference with a digest that is there needs no network.  The caller holds nothing:
+    whoever cleans the cache meanwhile leaves an open file readable.
 
     Raises:
         BackendError: As :func:`pull_image`, but for ExistsError.
     """
+    path = _known_image(reference, options) or _make_image(reference, options, report)
+    with contextlib.suppress(OSError):  # a cache that is shared may be read-only
+        os.utime(path)  # it forgets what was not used for longest
+    return path
+
+
+def _make_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:
+    """Look the reference up, and convert the image unless a cache has it."""
     with _Download(reference, options, report) as download:
         digest = download.image().digest
         path = _find_converted(options, digest) or _converted_path(options, digest)
@@ -136,9 +149,7 @@ def cached_image(reference: Reference, options: PullOptions, report: events.Repo
                 if not path.exists():
                     with contextlib.suppress(ExistsError):  # made meanwhile, without locks
                         _convert(download, "", path, options)
-    with contextlib.suppress(OSError):  # a cache that is shared may be read-only
-        os.utime(path)  # it forgets what was not used for longest
-    return path
+        return path
 
 
 @contextlib.contextmanager
@@ -174,9 +185,14 @@ class _Download:
         self._loop = asyncio.new_event_loop()
         self._go = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "download")
-        self._end: Future[None] = self._thread.submit(self._run)
+        self._end: Future[None] = Future()
 
     def __enter__(self) -> Self:
+        try:
+            self._end = self._thread.submit(self._run)
+        except BaseException:  # a signal, while the thread starts
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -219,21 +235,20 @@ class _Download:
             task.cancel()
 
     async def _work(self) -> None:
-        options = self._options
-        async with options.access.client() as client:
+        async with _open_source(self._options) as source:
             self.report(events.Phase(name="resolve"))
-            image = await client.resolve(self.reference, options.platform)
+            image = await resolve(source, self.reference, self._options.platform)
             self.report(events.Phase(name="resolve", state="done"))
             self.report(_resolved(image))
             self._image.set_result(image)
             await self._go.wait()
-            await self._fetch(client, image)
+            await self._fetch(source, image)
 
-    async def _fetch(self, client: RegistryClient, image: RemoteImage) -> None:
+    async def _fetch(self, source: oci.Source, image: RemoteImage) -> None:
         """Fetch the configuration, which the converter needs first, and then the layers."""
         store = Store(self._options.cache)
         config = await store.fetch(
-            client,
+            source,
             image.reference,
             image.manifest.config,
             role="config",
@@ -242,10 +257,36 @@ class _Download:
         )
         self._config.set_result(config.read_bytes())
         if self._layers:
-            await store.fetch_layers(client, image, report=self.report, on_layer=self._arrived)
+            await store.fetch_layers(source, image, report=self.report, on_layer=self._arrived)
 
     def _arrived(self, index: int, path: Path) -> None:
         self._layers[index].set_result(path)
+
+
+@contextlib.asynccontextmanager
+async def _open_source(options: PullOptions) -> AsyncIterator[oci.Source]:
+    """Give the registry, whose answers the cache remembers, or offline the cache alone."""
+    memory = _memory(options)
+    if options.offline:
+        yield memory
+        return
+    async with options.access.client() as client:
+        yield Remembering(client, memory)
+
+
+def _memory(options: PullOptions) -> Memory:
+    return Memory(Store(options.cache), options.cache / "tags")
+
+
+def _known_image(reference: Reference, options: PullOptions) -> Path | None:
+    """Return the converted image of a reference with a digest, if it needs no network."""
+    if not reference.digest:
+        return None
+    try:
+        image = asyncio.run(resolve(_memory(options), reference, options.platform))
+    except BackendError:  # whatever is wrong there, the registry will tell
+        return None
+    return _find_converted(options, image.digest)
 
 
 def _resolved(image: RemoteImage) -> events.Resolved:
@@ -293,16 +334,12 @@ def _copy_converted(
         converted.open("rb") as source,
     ):
         for layer in image.layers:
-            source.seek(layer.offset)
             with writer.layer(layer.media_type) as out:
-                _copy(source, out, layer.size)
+                start = out.tell()
+                copy_range(
+                    source.fileno(), out.fileno(), start=layer.offset, size=layer.size, at=start
+                )
         return writer.finish(functools.partial(_checked, documents, image))
-
-
-def _copy(source: BinaryIO, out: BinaryIO, size: int) -> None:
-    while size > 0 and (chunk := source.read(min(size, _COPY_CHUNK))):
-        out.write(chunk)
-        size -= len(chunk)
 
 
 def _checked(make: MakeDocuments, image: OciSif, layers: Sequence[Descriptor]) -> Documents:

@@ -20,6 +20,7 @@ R = TypeVar("R")
 _OPTIONS = (
     click.option("--arch", help="The processor of the image to choose.  [default: this one's]"),
     click.option("--platform", help="The platform of the image to choose, as linux/arm64."),
+    click.option("--offline", is_flag=True, help="Use what is in the cache, and no network."),
     click.option("--docker-login", is_flag=True, help="Ask for a user name and a password."),
     click.option(
         "--compression",
@@ -57,5 +58,6 @@ def pull_options(values: Mapping[str, object], *, overwrite: bool = False) -> Pu
         platform=parse_platform(str(named)) if named else host_platform(),
         compression=parse_compression(str(compression)) if compression else Compression(),
         overwrite=overwrite,
+        offline=bool(values.get("offline")) or flag("OFFLINE"),
         access=make_access(values, ask=bool(values.get("docker_login")) or flag("DOCKER_LOGIN")),
     )

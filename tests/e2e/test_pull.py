@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backend.errors import ExitCode
+from backend.events import Event, ignore
+from backend.pull import PullOptions, cached_image
+from backend.reference import parse
+from backend.registry.access import Access
 from backend.sif.ocisif import read_ocisif
 from backend.squashfs.inode import Kind
 from backend.squashfs.reader import SquashfsReader
@@ -276,7 +280,8 @@ def test_processes_that_want_one_image_share_the_work(registry: Registry, tmp_pa
         "import sys\n"
         "from backend.pull import PullOptions, cached_image\n"
         "from backend.reference import parse\n"
-        "options = PullOptions(plain_http=True)\n"
+        "from backend.registry.access import Access\n"
+        "options = PullOptions(access=Access(plain_http=True))\n"
         "print(cached_image(parse(sys.argv[1]), options, lambda event: None))\n"
     )
     argv = [sys.executable, "-c", script, f"docker://{registry.host}/shared:v1"]
@@ -288,3 +293,30 @@ def test_processes_that_want_one_image_share_the_work(registry: Registry, tmp_pa
     log = registry.log.read_text()
     for entry in json.loads(made.manifest)["layers"]:
         assert log.count(f'"GET /v2/shared/blobs/{entry["digest"]}') == 1
+
+
+def test_what_was_pulled_once_needs_no_network(registry: Registry, folder: Path) -> None:
+    made = three_layers()
+    registry.push_index("gone", "v1", (made, "linux/amd64"), (made, "linux/arm64"))
+    uri = f"docker://{registry.host}/gone:v1"
+    refused = sifdeck("pull", "--offline", uri, PWD=str(folder))
+    assert refused.returncode == ExitCode.NOT_FOUND
+    assert "not in the cache" in refused.stderr
+    assert sifdeck("pull", "--no-https", "one.sif", uri, PWD=str(folder)).returncode == 0
+    before = registry.log.read_text()
+    done = sifdeck("pull", "--offline", "two.sif", uri, PWD=str(folder))
+    assert done.returncode == 0, done.stderr
+    assert registry.log.read_text() == before
+    assert (folder / "one.sif").read_bytes() == (folder / "two.sif").read_bytes()
+
+
+def test_a_digest_in_the_cache_needs_no_network(registry: Registry, tmp_path: Path) -> None:
+    digest = registry.push_index("known", "v1", (three_layers(), "linux/amd64"))
+    reference = parse(f"docker://{registry.host}/known@{digest}")
+    options = PullOptions(access=Access(plain_http=True), cache=tmp_path / "cache")
+    first = cached_image(reference, options, ignore)
+    before = registry.log.read_text()
+    told: list[Event] = []
+    assert cached_image(reference, options, told.append) == first
+    assert registry.log.read_text() == before
+    assert told == []
