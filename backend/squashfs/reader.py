@@ -45,6 +45,7 @@ MAX_LISTING = 64 << 20
 
 _LEAST_BLOCK = 3
 """Bytes on disk that even an empty-handed metadata block takes."""
+_HAS_OPTIONS = 0x400
 _KEPT_METADATA = 512
 """Blocks: 4 MiB."""
 _KEPT_FRAGMENTS = 4
@@ -150,6 +151,14 @@ class SquashfsReader:
         """Bytes that the directories' lists can have together, by the size of their table."""
         table = self._size - self.superblock.directory_table
         return METADATA_BLOCK * (table // _LEAST_BLOCK + 1)
+
+    def compression_level(self) -> int:
+        """Return the level that the writer recorded; 0 where it did not, or cannot."""
+        has_options = self.superblock.flags & _HAS_OPTIONS
+        if not has_options or self.superblock.compressor_name not in {"gzip", "zstd"}:
+            return 0
+        data, _, _ = self._metadata(SIZE, 0, _NUMBER.size)
+        return int(_NUMBER.unpack(data)[0])
 
     # -- names ---------------------------------------------------------------------------
 

@@ -1,0 +1,182 @@
+"""Is an image file what it says it is?
+
+:func:`verify_blobs` computes the digest of every OCI object in a file again.
+:func:`verify_source` makes the image once more, from the registry that it says it is from, and
+compares: a conversion depends on its source and options alone, so nothing may differ.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend import pull
+from backend.errors import FormatError, UsageError
+from backend.escape import one_line
+from backend.oci.digest import digest_of_range, parse_digest
+from backend.reference import parse
+from backend.sif.comparison import compare
+from backend.sif.contents import ImageTree
+from backend.sif.file import SifFile
+from backend.sif.ocisif import image_of, read_ocisif
+from backend.sif.provenance import SOURCE_REFERENCE, read_provenance
+from backend.sif.records import DataType
+from backend.squashfs.compression import parse_compression
+from backend.squashfs.reader import SquashfsReader
+
+if TYPE_CHECKING:
+    from backend.events import Report
+    from backend.pull import PullOptions
+    from backend.sif.comparison import Change
+    from backend.sif.ocisif import OciSif
+    from backend.squashfs.compression import Compression
+
+_SHOWN_CHANGES = 100
+"""Files that differ and are named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobCheck:
+    """An OCI object of a file, its digest computed again.
+
+    Attributes:
+        id: Of its descriptor.
+        size: Its bytes.
+        expected: What the descriptor says.
+        actual: What it is.
+        is_overlay: Whether it is a writable overlay, which changes in use.
+    """
+
+    id: int
+    size: int
+    expected: str
+    actual: str
+    is_overlay: bool = False
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether both are equal."""
+        return self.expected == self.actual
+
+
+def verify_blobs(path: Path) -> tuple[BlobCheck, ...]:
+    """Return the check of every OCI object in a file.
+
+    Raises:
+        NotFoundError: There is no such file.
+        FormatError: It is no OCI-SIF, or a document in it is damaged.
+    """
+    with SifFile(path) as sif:
+        image = image_of(sif)
+        overlays = {layer.object_id for layer in image.layers if layer.is_overlay}
+        objects = [*sif.of_kind(DataType.OCI_BLOB), *sif.of_kind(DataType.OCI_ROOT_INDEX)]
+        return tuple(
+            BlobCheck(
+                id=one.id,
+                size=one.size,
+                expected=one.digest(),
+                actual=digest_of_range(sif.fileno(), one.offset, one.size),
+                is_overlay=one.id in overlays,
+            )
+            for one in objects
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceCheck:
+    """An image compared with what its source gives now.
+
+    Attributes:
+        reference: What was pulled.
+        differences: What differs, in sentences; empty when nothing does.
+        changes: Files that differ, the first hundred.
+    """
+
+    reference: str
+    differences: tuple[str, ...]
+    changes: tuple[Change, ...] = ()
+
+
+def verify_source(path: Path, options: PullOptions, report: Report) -> SourceCheck:
+    """Pull and convert an image's source again, past all caches, and compare.
+
+    Args:
+        path: The image.
+        options: How to get at the registry; platform and compression are the image's own.
+        report: Gets the events of the pull.
+
+    Raises:
+        UsageError: The image does not say where it is from.
+        NotFoundError: The source is not there any more.
+        BackendError: As for a pull.
+    """
+    image = read_ocisif(path)
+    source = read_provenance(image.manifest.annotations)
+    if not source.reference or not source.digest:
+        raise UsageError(
+            f"{one_line(str(path))} does not say where it is from",
+            hint="images that `sifdeck pull` writes do",
+        )
+    reference = parse(source.reference).with_digest(parse_digest(source.digest))
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:100]}.verify.") as name:
+        folder = Path(name)
+        again = dataclasses.replace(
+            options,
+            platform=image.config.platform,
+            compression=compression_of(image),
+            cache=folder / "cache",
+            shared_cache=None,
+        )
+        made = pull.pull_image(reference, folder / "again.sif", again, report).path
+        differences = _differences(image, read_ocisif(made))
+        changes = _changed_files(made, path) if differences else ()
+    return SourceCheck(reference=str(reference), differences=differences, changes=changes)
+
+
+def compression_of(image: OciSif) -> Compression:
+    """Return how the first layer of an image is compressed.
+
+    The level is in it for gzip and zstd; for the others it is taken to be the default.
+    """
+    with image.path.open("rb") as file:
+        reader = SquashfsReader(file, offset=image.layers[0].offset)
+        name, level = reader.superblock.compressor_name, reader.compression_level()
+    return parse_compression(f"{name}:{level}" if level else name)
+
+
+def _differences(image: OciSif, again: OciSif) -> tuple[str, ...]:
+    found = []
+    if len(image.layers) != len(again.layers):
+        found.append(f"{len(image.layers)} layers instead of {len(again.layers)}")
+    for number, (ours, theirs) in enumerate(zip(image.layers, again.layers, strict=False), 1):
+        if ours.digest != theirs.digest:
+            found.append(f"layer {number} is {ours.digest} instead of {theirs.digest}")
+    if image.raw_config != again.raw_config:
+        found.append("the configuration")
+    if not found and _comparable(image) != _comparable(again):
+        found.append("the manifest")
+    return tuple(found)
+
+
+def _comparable(image: OciSif) -> object:
+    """Return a manifest without the reference, which names a digest when it is pulled again."""
+    document = json.loads(image.raw_manifest)
+    document.get("annotations", {}).pop(SOURCE_REFERENCE, None)
+    return document
+
+
+def _changed_files(expected: Path, actual: Path) -> tuple[Change, ...]:
+    changes = []
+    try:
+        with ImageTree(expected) as old, ImageTree(actual) as new:
+            for change in compare(old, new):
+                changes.append(change)
+                if len(changes) == _SHOWN_CHANGES:
+                    break
+    except FormatError:  # damage is a difference, and has been told
+        pass
+    return tuple(changes)
