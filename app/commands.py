@@ -24,6 +24,9 @@ VIEWS: Mapping[str, str] = {
 }
 """The five views, in the order of their keys 1 to 5."""
 
+LAB_VIEW: Mapping[str, str] = {"lab": "Lab"}
+"""One more view, key 6, in a deck that was started for a lab."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandLine:
@@ -105,11 +108,13 @@ HOME: Mapping[str, tuple[str, ...]] = {
     "images": ("ls",),
     "image": ("inspect", "{image}"),
     "registries": ("tags", "{repository}"),
+    "manifest": ("manifest", "{reference}"),
     "jobs": ("jobs",),
     "job": ("jobs", "log", "{job}"),
     "log": ("jobs", "log", "{job}"),
     "running": ("instance", "list"),
     "doctor": ("doctor",),
+    "lab": ("lab", "show", "{lab}", "{step}"),
 }
 """The command line that prints what a view shows."""
 
@@ -152,6 +157,13 @@ ACTIONS: tuple[Action, ...] = (
         label="Doctor",
         help="See what this host can do, and what it lacks for the rest.",
         argv=("doctor",),
+    ),
+    Action(
+        id="deck.lab",
+        keys=("6",),
+        label="Lab",
+        help="Go to the lab's step; in a deck that `lab start` opened.",
+        argv=("lab", "show", "{lab}"),
     ),
     Action(
         id="deck.pull",
@@ -379,7 +391,7 @@ ACTIONS: tuple[Action, ...] = (
         keys=("i",),
         label="Manifest",
         help="Show the image behind the tag: platforms, layers, configuration.",
-        argv=("inspect", "{reference}"),
+        argv=("manifest", "{reference}"),
         footer=2,
     ),
     Action(
@@ -429,6 +441,21 @@ ACTIONS: tuple[Action, ...] = (
         label="Sort",
         help="Sort by a column; the same column again turns it round.",
         footer=7,
+    ),
+    # One image at a registry
+    Action(
+        id="manifest.next_tab",
+        keys=("right_square_bracket",),
+        label="Next tab",
+        help="Show the next part of the image.",
+        footer=1,
+    ),
+    Action(
+        id="manifest.previous_tab",
+        keys=("left_square_bracket",),
+        label="Tab before",
+        help="Show the part before.",
+        footer=2,
     ),
     # Jobs
     Action(
@@ -581,6 +608,53 @@ ACTIONS: tuple[Action, ...] = (
         label="Check again",
         help="Run all checks again.",
         footer=1,
+    ),
+    # A lab
+    Action(
+        id="lab.next",
+        keys=("right_square_bracket",),
+        label="Next step",
+        help="Show the next step of the lab.",
+        argv=("lab", "show", "{lab}", "{step}"),
+        footer=1,
+    ),
+    Action(
+        id="lab.previous",
+        keys=("left_square_bracket",),
+        label="Step before",
+        help="Show the step before.",
+        argv=("lab", "show", "{lab}", "{step}"),
+        footer=2,
+    ),
+    Action(
+        id="lab.check",
+        keys=("c",),
+        label="Check",
+        help="Look at what was done; the deck also does when files change.",
+        argv=("lab", "check", "{lab}", "{step}"),
+        footer=3,
+    ),
+    Action(
+        id="lab.hint",
+        keys=("h",),
+        label="Hint",
+        help="Show a hint, and with each press one more.",
+        footer=4,
+    ),
+    Action(
+        id="lab.type",
+        keys=("t",),
+        label="Type",
+        help="Go to the line in which commands are typed; escape leaves it.",
+        footer=5,
+    ),
+    Action(
+        id="lab.terminal",
+        keys=("T",),
+        label="Terminal",
+        help="Open a shell in the lab's folder, in this terminal.",
+        argv=("lab", "start", "--shell", "{lab}"),
+        footer=6,
     ),
 )
 

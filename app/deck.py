@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import shlex
 import signal
 from typing import TYPE_CHECKING, Any
@@ -32,14 +33,10 @@ from app.requests import (
     CommandRequested,
     CopyRequested,
     JobRequested,
+    LoginRequested,
     RetryRequested,
     RunRequested,
 )
-from app.screens.doctor import DoctorScreen
-from app.screens.images import ImagesScreen
-from app.screens.jobs import JobsScreen
-from app.screens.registries import RegistriesScreen
-from app.screens.running import RunningScreen
 from app.screens.view import ViewScreen, bindings
 from app.themes import THEMES, choose_theme
 from app.trouble import Trouble, trouble_of
@@ -48,6 +45,8 @@ from backend.jobs import Watch
 from backend.process import run_tool
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual.screen import Screen
 
     from app.commands import CommandLine
@@ -62,12 +61,21 @@ _COMMAND_S = 60.0
 """Seconds that a command may take which is no job."""
 
 SCREENS = {
-    "images": ImagesScreen,
-    "registries": RegistriesScreen,
-    "jobs": JobsScreen,
-    "running": RunningScreen,
-    "doctor": DoctorScreen,
+    "images": "app.screens.images:ImagesScreen",
+    "registries": "app.screens.registries:RegistriesScreen",
+    "jobs": "app.screens.jobs:JobsScreen",
+    "running": "app.screens.running:RunningScreen",
+    "doctor": "app.screens.doctor:DoctorScreen",
+    "lab": "app.screens.lab:LabScreen",
 }
+"""View -> module:class; imported when it is first shown, for the first paint must be soon."""
+
+
+def screen_class(view: str) -> type[ViewScreen]:
+    """Return the class of a view's screen."""
+    module, _, name = SCREENS[view].partition(":")
+    found: type[ViewScreen] = getattr(importlib.import_module(module), name)
+    return found
 
 
 class Deck(App[int]):
@@ -92,25 +100,28 @@ class Deck(App[int]):
         self.board = Board(desk.jobs)
         self._watch: Watch | None = None
         self._looking = False
-        for name, screen in SCREENS.items():
-            self.add_mode(name, self._maker(screen))
+        for view in SCREENS:
+            if view != "lab" or desk.lab:
+                self.add_mode(view, self._maker(view))
         for one in THEMES:
             self.register_theme(one)
         self.theme = theme or choose_theme()
         self.set_keymap(desk.keymap)
         self.animation_level = "none"
 
-    def _maker(self, screen: type[ViewScreen]) -> Any:  # noqa: ANN401  (Textual wants a callable)
-        return lambda: screen(self.desk, self.board)
+    def _maker(self, view: str) -> Callable[[], ViewScreen]:
+        return lambda: screen_class(view)(self.desk, self.board)
 
     def get_default_screen(self) -> Screen[Any]:
         """Return the screen that is shown first."""
-        return ImagesScreen(self.desk, self.board)
+        return self._maker("images")()
 
     # Life
 
     def on_mount(self) -> None:
         """Watch the jobs, and leave the terminal clean when somebody ends us."""
+        if self.desk.lab:
+            self.switch_mode("lab")
         loop = asyncio.get_running_loop()
         if not self.is_headless:
             for number in (signal.SIGTERM, signal.SIGHUP):
@@ -190,6 +201,13 @@ class Deck(App[int]):
     def action_doctor(self) -> None:
         """Go to what this host can do."""
         self.switch_mode("doctor")
+
+    def action_lab(self) -> None:
+        """Go to the lab, if there is one."""
+        if self.desk.lab:
+            self.switch_mode("lab")
+        else:
+            self.notify("no lab is open: sifdeck lab start", markup=False)
 
     async def action_back(self) -> None:
         """Undo one thing on the screen, else close it."""
@@ -307,6 +325,23 @@ class Deck(App[int]):
             self._show(_explained(error, str(event.command)))
         else:
             self.notify(event.done, markup=False)
+        self.action_refresh()
+
+    @on(LoginRequested)
+    @work(group="dialog")
+    async def _log_in(self, event: LoginRequested) -> None:
+        """Ask for a login and store it; the password goes through a pipe."""
+        answers = await self.push_screen_wait(FillDialog(event.form))
+        if answers is None:
+            return
+        command = event.form.compose(answers)
+        argv = (*OURSELVES, *command.argv)
+        try:
+            await run_tool(argv, timeout_s=_COMMAND_S, stdin=f"{answers['password']}\n".encode())
+        except ToolError as error:
+            self._show(_explained(error, str(command)))
+        else:
+            self.notify(f"logged in to {answers['registry']}", markup=False)
         self.action_refresh()
 
     @on(RunRequested)

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from app.memory import Memory
 from backend.version import __version__
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from app.commands import Action
     from backend.catalog import Catalog
     from backend.jobs import Jobs
+    from backend.labs.workshop import Workshop
+    from backend.registry.access import Access
+    from backend.tagcache import TagCache
 
 
 class DiskUsage(Protocol):
@@ -43,22 +47,32 @@ class Desk:
         catalog: The images on this machine.
         jobs: The records of jobs.
         user: Who we are, ``alice@login03``.
+        access: Makes what it takes to ask registries, when it is first needed.
+        tag_cache: The tags of repositories as they were.
+        memory: What the deck remembers between two runs.
         version: Ours.
         now: Seconds since 1970, UTC.
         disk_usage: Total and free bytes of the file system of a folder.
         readonly: Whether nothing may be changed.
         in_tmux: Whether tmux can open windows for us.
+        lab: The lab that this deck was started for; None outside labs.
+        tour: Lines that tell a newcomer what to try; empty for everybody else.
         keymap: Keys that the user bound anew: id of an action to keys with commas between.
     """
 
     catalog: Catalog
     jobs: Jobs
     user: str
+    access: Callable[[], Access]
+    tag_cache: TagCache
+    memory: Memory = field(default_factory=Memory)
     version: str = __version__
     now: Callable[[], float] = field(default=time.time)
     disk_usage: Callable[[Path], DiskUsage] = field(default=shutil.disk_usage)
     readonly: bool = False
     in_tmux: bool = False
+    lab: Workshop | None = None
+    tour: str = ""
     keymap: Mapping[str, str] = field(default_factory=dict)
 
     def keys(self, action: Action) -> tuple[str, ...]:

@@ -209,3 +209,46 @@ def _check_run(answers: Mapping[str, str], verb: str, image: str) -> str:
     parse_binds(tuple(_words(answers["binds"])))
     parse_environment(tuple(_words(answers["env"])))
     return ""
+
+
+# Log in
+
+
+def login_form(registry: str, user: str = "") -> Form:
+    """Ask for a login; the password is handed over on standard input and shown nowhere."""
+    return Form(
+        title="Log in to a registry",
+        go="Log in",
+        fields=(
+            Field(key="registry", label="Registry", value=registry, hint="ghcr.io"),
+            Field(key="user", label="User", value=user, hint="alice"),
+            Field(key="password", label="Password", hint="or a token", secret=True),
+            Field(key="store", label="Keep in", choices=("auto", "keyring", "file")),
+        ),
+        compose=_compose_login,
+        check=_check_login,
+        note="The registry is asked first.  auto: the keyring, where one can be reached, else "
+        "SingularityCE's file, which holds it as base64, not encrypted.",
+    )
+
+
+def _compose_login(answers: Mapping[str, str]) -> CommandLine:
+    host = answers["registry"].strip() or "HOST"
+    user = ["-u", answers["user"].strip() or "USER", "--password-stdin"]
+    store = ["--store", answers["store"]] if answers["store"] != "auto" else []
+    return CommandLine(
+        argv=("registry", "login", *user, *store, f"docker://{host}"),
+        singularity=("registry", "login", *user, f"docker://{host}"),
+    )
+
+
+def _check_login(answers: Mapping[str, str]) -> str:
+    from backend.reference import parse
+
+    host = answers["registry"].strip()
+    if not host:
+        raise UsageError("Which registry?")
+    parse(f"oras://{host}/x")
+    if not answers["user"].strip() or not answers["password"]:
+        raise UsageError("A user name and a password or token are needed.")
+    return ""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.oci.image import ImageConfig
+    from backend.registry.browse import PlatformImage, Preview
     from backend.sif.file import SifFile
     from backend.sif.ocisif import OciSif
 
@@ -164,3 +165,40 @@ def _pairs(pairs: Mapping[str, str]) -> list[str]:
 
 def _row(name: str, value: str) -> str:
     return f"{name:11}{one_line(value, limit=1000)}"
+
+
+def remote_pages(found: Preview, images: Sequence[PlatformImage]) -> Pages:
+    """Return the pages of an image at a registry, with the sizes that are known so far."""
+    overview = [
+        _row("reference", str(found.reference)),
+        _row("digest", found.digest),
+        _row("type", found.media_type),
+        _row("layers", f"{len(found.layers)}, {size(found.size)} to download"),
+    ]
+    if found.config:
+        overview += [
+            _row("created", found.config.created or "-"),
+            "",
+            *_process(found.config),
+        ]
+    pages: dict[str, Sequence[str]] = {
+        "Overview": overview,
+        "Platforms": [
+            f"{one_line(str(one.platform or '-')):16} "
+            f"{size(one.size) if one.size is not None else '':>6}  {one.digest}"
+            for one in images
+        ],
+        "Layers": [
+            f"{number:<4} {size(layer.size):>5}  {layer.digest}  {one_line(layer.media_type)}"
+            for number, layer in enumerate(found.layers, 1)
+        ],
+        "Manifest": _json(found.raw),
+        "Annotations": _pairs(found.annotations),
+    }
+    if found.config:
+        pages |= {
+            "Labels": _pairs(found.config.labels),
+            "Env": [one_line(entry) for entry in found.config.env] or ["(no variables)"],
+            "History": _history(found.config),
+        }
+    return pages

@@ -59,3 +59,10 @@ class RetryRequested(Message):
     """A job is to be started once more."""
 
     job: int
+
+
+@dataclass
+class LoginRequested(Message):
+    """Somebody wants to log in; the password goes to the command's standard input."""
+
+    form: Form

@@ -93,11 +93,15 @@ class Catalog:
     Args:
         folders: Where to look, not in the folders inside them; one that is not there is empty.
         index_home: Folder of the indexes; made when there is something to write.
+
+    Attributes:
+        known: What the last scan has found so far.
     """
 
     def __init__(self, folders: Sequence[Path], index_home: Path) -> None:
         self.folders = tuple(dict.fromkeys(Path(os.path.abspath(folder)) for folder in folders))  # noqa: PTH100  (links stay)
         self._home = index_home
+        self.known: tuple[Image, ...] = ()
 
     def scan(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Image, ...]]:
         """Yield all images known so far: once from the indexes, then again as files are read.
@@ -111,7 +115,7 @@ class Catalog:
             images, new = self._known(folder)
             known += images
             unread += ((folder, *one) for one in new)
-        yield tuple(known)
+        yield self._found(known)
         if not unread:
             return
         then = time.monotonic()
@@ -121,10 +125,14 @@ class Catalog:
             if image := read_image(path, size=size, modified_ns=modified_ns):
                 known.append(image)
             if time.monotonic() - then > _BATCH_S:
-                yield tuple(known)
+                yield self._found(known)
                 then = time.monotonic()
         self._remember(known)
-        yield tuple(known)
+        yield self._found(known)
+
+    def _found(self, images: list[Image]) -> tuple[Image, ...]:
+        self.known = tuple(images)
+        return self.known
 
     def images(self) -> tuple[Image, ...]:
         """Return all images, having read whatever is new."""

@@ -10,6 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from app.desk import Desk
+    from backend.labs.workshop import Workshop
+    from backend.registry.access import Access
 
 
 @click.command(short_help="Open the deck, the terminal interface.")
@@ -50,14 +52,39 @@ def _make_desk(*, readonly: bool) -> Desk:
 
     from app.cli.ls import image_folders, make_catalog
     from app.desk import Desk
+    from app.memory import load_memory
     from backend.jobs import Jobs
     from backend.jobs.identity import host_name
-    from backend.paths import jobs_home
+    from backend.paths import cache_home, jobs_home, state_home
+    from backend.tagcache import TagCache
 
     return Desk(
         catalog=make_catalog(image_folders()),
         jobs=Jobs(jobs_home()),
+        access=_make_access,
+        tag_cache=TagCache(cache_home() / "tags"),
+        memory=load_memory(state_home() / "deck.json"),
         user=f"{getpass.getuser()}@{host_name().partition('.')[0]}",
         readonly=readonly,
         in_tmux=bool(os.environ.get("TMUX")),
+        lab=_find_lab(),
+        tour=os.environ.get("SIFDECK_TOUR", ""),
     )
+
+
+def _make_access() -> Access:
+    """Return the way to registries that the environment asks for."""
+    from app.cli.access import make_access
+
+    return make_access({})
+
+
+def _find_lab() -> Workshop | None:
+    """Return the lab that `lab start` opened us for."""
+    name = os.environ.get("SIFDECK_LAB")
+    if not name:
+        return None
+    from app.cli.lab import SHIPPED
+    from backend.labs.workshop import attach, find_place
+
+    return attach(find_place(SHIPPED), name)

@@ -10,7 +10,16 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import Static
 
-from app.commands import BY_ID, VIEWS, Action, CommandLine, actions_of, footer_of, key_name
+from app.commands import (
+    BY_ID,
+    LAB_VIEW,
+    VIEWS,
+    Action,
+    CommandLine,
+    actions_of,
+    footer_of,
+    key_name,
+)
 from app.dialogs.prompt import PromptDialog
 from app.words import bar, duration, percent, size
 from backend.escape import one_line
@@ -128,7 +137,10 @@ class ViewScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Lay out the lines that every screen has, and what is its own between them."""
         yield StatusLine(id="header")
-        yield ViewTabs(VIEWS, self.TAB, numbered=True, id="views")
+        views = {**VIEWS, **LAB_VIEW} if self.desk.lab else VIEWS
+        yield ViewTabs(views, self.TAB, numbered=True, id="views")
+        if self.desk.tour:
+            yield Static(self.desk.tour, id="tour", markup=False)
         yield from self.compose_body()
         yield StatusLine(id="job")
         yield StatusLine(id="command")
@@ -248,8 +260,9 @@ class ViewScreen(Screen[None]):
         await self.do(BY_ID[event.action])
 
     def on_descendant_focus(self) -> None:
-        """Show the keys of the pane that has the focus."""
+        """Show the keys of the pane that has the focus, and its command line."""
         self.show_keys()
+        self.show_command()
 
 
 def job_line(row: JobRow) -> str:

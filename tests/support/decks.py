@@ -13,6 +13,8 @@ from backend.catalog import Catalog
 from backend.events import Event, encode
 from backend.jobs import Jobs
 from backend.jobs.identity import this_process
+from backend.registry.access import Access
+from backend.tagcache import TagCache
 from tests.support.imagefiles import write_native, write_ocisif
 
 if TYPE_CHECKING:
@@ -55,6 +57,8 @@ def make_desk(folder: Path, *, state: Path, **more: Any) -> Desk:
         jobs=Jobs(state / "jobs"),
         user="alice@login03",
         version="0.1.0",
+        access=Access,
+        tag_cache=TagCache(state / "tags"),
         now=lambda: NOW,
         disk_usage=lambda _folder: _Usage(total=107 << 30, free=59 << 30),
         **more,

@@ -1,0 +1,187 @@
+"""Registries in the deck: against a real registry, and against one that does not answer."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from textual.widgets import Input
+
+from app.dialogs.fill import FillDialog
+from app.memory import Memory, load_memory
+from app.screens.inspector import Inspector
+from app.screens.manifest import ManifestScreen
+from app.screens.registries import RegistriesScreen
+from app.screens.view import List, Text
+from backend.tagcache import TagCache
+from tests.support import images
+from tests.support.decks import NOW, make_deck, make_desk, make_images, settle
+from widgets.status_line import StatusLine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.pilot import Pilot
+
+    from app.deck import Deck
+    from tests.support.registry import Registry
+    from widgets.roster import Roster
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "images"
+    make_images(path)
+    monkeypatch.chdir(path)
+    monkeypatch.setenv("SIFDECK_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setattr("app.screens.registries._REST_S", 0.0)
+    return path
+
+
+def deck(folder: Path, *repositories: str) -> Deck:
+    state = folder.parent / "state"
+    memory = Memory(path=state / "deck.json", repositories=list(repositories))
+    return make_deck(make_desk(folder, state=state, memory=memory))
+
+
+def tags(app: Deck) -> Roster[Any]:
+    return app.screen.query_one("#list", List)
+
+
+def places(app: Deck) -> Roster[Any]:
+    return app.screen.query_one("#places", List)
+
+
+def line(app: Deck, name: str) -> str:
+    return app.screen.query_one(f"#{name}", StatusLine).text
+
+
+async def open_registries(pilot: Pilot[int], place: str) -> None:
+    await settle(pilot)
+    await pilot.press("2")
+    await settle(pilot)
+    app: Any = pilot.app
+    assert places(app).select(place)
+    await settle(pilot)
+
+
+@pytest.mark.registry
+async def test_tags_are_listed_previewed_and_pulled(folder: Path, registry: Registry) -> None:
+    box = images.image([images.layer(images.Entry(name="a", data=b"a"))], config={"Cmd": ["sh"]})
+    other = images.image([images.layer(images.Entry(name="b", data=b"b"))])
+    for tag, made in (("1.9", other), ("1.10", box), ("latest", box)):
+        registry.push(made, "deck/tags", tag)
+    name = f"{registry.host}/deck/tags"
+    app = deck(folder, name)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await open_registries(pilot, name)
+        assert [tag.name for tag in tags(app).shown] == ["1.10", "1.9", "latest"]
+        assert [tag.same_as for tag in tags(app).shown] == ["", "", "1.10"]
+        assert f"sifdeck tags docker://{name}" in line(app, "command")
+        await pilot.press("enter")
+        await settle(pilot)
+        assert "1 layers" in line(app, "preview")
+        assert "sh" in line(app, "preview-more")
+        assert f"sifdeck pull docker://{name}:1.10" in line(app, "command")
+        await pilot.press("p")
+        assert app.screen.query_one("#field-reference", Input).value == f"docker://{name}:1.10"
+        await pilot.press("escape", "i")
+        await settle(pilot)
+        assert isinstance(app.screen, ManifestScreen)
+        source = app.screen.query_one(Inspector).query_one(Text).source
+        assert f"docker://{name}:1.10" in source.line(0)
+
+
+@pytest.mark.registry
+async def test_enter_on_a_registry_lists_its_repositories(folder: Path, registry: Registry) -> None:
+    made = images.image([images.layer(images.Entry(name="c", data=b"c"))])
+    registry.push(made, "deck/listed", "1")
+    app = deck(folder, registry.host)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_registries(pilot, registry.host)
+        await pilot.press("enter")
+        await settle(pilot)
+        assert "deck/listed" in {place.repository for place in places(app).shown}
+
+
+async def test_a_registry_that_does_not_answer_shows_what_was_known(folder: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        name = f"127.0.0.1:{closed.getsockname()[1]}/lab/gone"
+        TagCache(folder.parent / "state" / "tags").put(name, ["1.0", "2.0"], NOW - 7200)
+        app = deck(folder, name)
+        async with app.run_test(size=(100, 24)) as pilot:
+            await open_registries(pilot, name)
+            assert [tag.name for tag in tags(app).shown] == ["2.0", "1.0"]
+            assert "as of 2h ago" in line(app, "summary")
+
+
+async def test_images_on_this_machine_name_repositories(folder: Path) -> None:
+    app = deck(folder)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("2")
+        await settle(pilot)
+        assert "ghcr.io/lab/cfd-solver" in {place.name for place in places(app).shown}
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("docker://ghcr.io/lab/new:1.0", "ghcr.io/lab/new"),
+        ("registry.example", "registry.example"),
+        ("alpine", "docker.io/library/alpine"),
+        ("NOT A NAME", ""),
+    ],
+)
+async def test_what_is_added_is_remembered(folder: Path, typed: str, shown: str) -> None:
+    app = deck(folder)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("2", "a")
+        await pilot.pause()
+        app.screen.query_one(Input).value = typed
+        await pilot.press("enter")
+        await pilot.pause()
+        assert isinstance(app.screen, RegistriesScreen)
+        assert (shown in {place.name for place in places(app).shown}) is bool(shown)
+        remembered = load_memory(folder.parent / "state" / "deck.json").repositories
+        assert remembered == ([shown] if shown else [])
+
+
+async def test_a_password_is_in_no_command_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[tuple[str, ...], bytes]] = []
+
+    async def run(argv: tuple[str, ...], *, timeout_s: float, stdin: bytes = b"") -> None:
+        assert timeout_s > 0
+        ran.append((tuple(argv), stdin))
+
+    monkeypatch.setattr("app.deck.run_tool", run)
+    app = deck(folder, "ghcr.io")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_registries(pilot, "ghcr.io")
+        await pilot.press("l")
+        await pilot.pause()
+        dialog = app.screen
+        assert isinstance(dialog, FillDialog)
+        dialog.query_one("#field-user", Input).value = "alice"
+        dialog.query_one("#field-password", Input).value = "w0nderland-token"
+        await pilot.pause()
+        assert "w0nderland" not in str(dialog.command)
+        assert "w0nderland" not in app.export_screenshot()
+        await pilot.press("ctrl+s")
+        await settle(pilot)
+    (argv, stdin) = ran[0]
+    assert stdin == b"w0nderland-token\n"
+    assert argv[-5:] == ("login", "-u", "alice", "--password-stdin", "docker://ghcr.io")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"repositories": 5, "orders": [], "seen": "x"}'])
+def test_a_damaged_memory_is_an_empty_one(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "deck.json"
+    path.write_text(text)
+    memory = load_memory(path)
+    assert (memory.repositories, memory.orders, memory.seen) == ([], {}, 0.0)
