@@ -211,6 +211,8 @@ class _Builder:
             self.tree.put(own, name, target)
 
     def _white_out(self, parent: bytes, name: bytes, reader: TarReader) -> None:
+        if self.tree.ends_before(parent):
+            return  # umoci also lists what was in a directory that became a file
         own: LayerDirectory = self.tree.directory(parent)[0]
         if name == _OPAQUE:
             own.opaque = True

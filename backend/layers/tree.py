@@ -154,6 +154,16 @@ class LayerTree:
             inode = inode.directory.entries.get(name)
         return inode
 
+    def ends_before(self, path: bytes) -> bool:
+        """Tell whether ``path`` leads to or through something that is no directory."""
+        inode = self.root
+        for name in path.split(b"/") if path else ():
+            child = inode.directory.entries.get(name)
+            if child is None or child.kind is not Kind.DIRECTORY:
+                return child is not None
+            inode = child
+        return False
+
     def takes_away(self, path: bytes) -> bool:
         """Tell whether a path that is not in this layer cannot be in the merged lower ones."""
         inode: Inode | None = self.root

@@ -91,6 +91,12 @@ def _parents(tree: dict[Path, Thing], path: Path) -> None:
             tree[parent] = Thing("directory", stated=False)
 
 
+def _ends_before(tree: dict[Path, Thing], path: Path) -> bool:
+    """Tell whether something that is no directory stands above a path."""
+    above = (tree.get(path[:depth]) for depth in range(1, len(path)))
+    return any(thing is not None and thing.kind != "directory" for thing in above)
+
+
 def _put(tree: dict[Path, Thing], path: Path, thing: Thing) -> None:
     _parents(tree, path)
     if thing.kind == "directory" and path in tree and tree[path].kind == "directory":
@@ -111,11 +117,13 @@ def _own_tree(
     for entry in entries:
         path = _split(entry.name)
         if path and path[-1] == ".wh..wh..opq":
-            opaque.add(path[:-1])
-            _parents(own, path)
+            if not _ends_before(own, path):
+                opaque.add(path[:-1])
+                _parents(own, path)
         elif path and path[-1].startswith(".wh."):
-            whiteouts.add((*path[:-1], path[-1][4:]))
-            _parents(own, path)
+            if not _ends_before(own, path):
+                whiteouts.add((*path[:-1], path[-1][4:]))
+                _parents(own, path)
         elif entry.kind == tarfile.LNKTYPE:
             target = own.get(_split(entry.link))
             if target is None or target.kind == "directory":

@@ -69,6 +69,14 @@ CASES: dict[str, Layers] = {
         [whiteout("d"), file("d/new")],
     ],
     "whiteout of nothing there": [[file("a")], [whiteout("b"), whiteout("c/d")]],
+    "whiteouts below a directory that became a file": [
+        [file("d/a"), file("d/e/f")],
+        [file("d", b"now a file"), whiteout("d/a"), whiteout("d/e/f"), opaque("d/e")],
+    ],
+    "whiteouts below a directory, which then becomes a file": [
+        [file("d/a")],
+        [whiteout("d/a"), opaque("d"), symlink("d", "x")],
+    ],
     "whiteout, then back": [[file("a", b"1")], [whiteout("a")], [file("a", b"3")]],
     "opaque": [[file("d/a"), file("d/e/f")], [opaque("d"), file("d/new")]],
     "opaque after what the layer brings": [[file("d/a")], [file("d/new"), opaque("d")]],
