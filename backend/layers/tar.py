@@ -321,7 +321,7 @@ class TarReader:
             length = self._decimal(data[start:space] if space > 0 else b"", "a PAX record")
             end = start + length
             key, equals, value = data[space + 1 : end - 1].partition(b"=")
-            if end > len(data) or not equals or not key or data[end - 1] != 0x0A:
+            if not space < end - 1 < len(data) or not (key and equals) or data[end - 1] != 0x0A:
                 raise self.fail("a PAX record does not have the length that it claims")
             yield key, value
             start = end
