@@ -1,4 +1,4 @@
-"""``sifdeck registry login|logout|list|test``."""
+"""``sifdeck registry login|logout|list|test``, and ``serve`` from its own module."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from app.cli.access import access_options, make_access, registry_of, run_async
 from app.cli.common import json_option
+from app.cli.serve import serve
 
 if TYPE_CHECKING:
     from backend.registry.access import Access
@@ -39,6 +40,9 @@ def registry() -> None:
     ~/.apptainer, $REGISTRY_AUTH_FILE, $XDG_RUNTIME_DIR/containers, ~/.config/containers and
     ~/.docker, with the credential helpers that these files name.
     """
+
+
+registry.add_command(serve)
 
 
 @registry.command()
