@@ -65,26 +65,32 @@ def lab(ctx: click.Context, *, folder: Path | None, learner: str) -> None:
 @click.pass_context
 def list_(ctx: click.Context, *, as_json: bool) -> None:
     """List the labs, and how far you are."""
+    from backend.errors import FormatError
+
     place = ctx.obj["lab"].place()
     rows = []
     for name in place.names():
-        found, progress = place.read(name), place.progress(name)
-        done = sum(progress.is_done(step.id) for step in found.steps)
-        rows.append(
-            {
-                "name": name,
-                "title": found.title,
-                "summary": found.summary,
-                "minutes": found.minutes,
-                "steps": len(found.steps),
-                "done": done,
-            }
-        )
+        try:
+            rows.append(_row(place, name))
+        except FormatError as error:
+            click.echo(f"WARNING: {error.message}", err=True)
     if as_json:
         _echo_json(rows)
         return
     for row in rows:
         click.echo(f"{row['name']:<16} {row['done']:>2}/{row['steps']:<3} {row['title']}")
+
+
+def _row(place: Place, name: str) -> dict[str, object]:
+    found, progress = place.read(name), place.progress(name)
+    return {
+        "name": name,
+        "title": found.title,
+        "summary": found.summary,
+        "minutes": found.minutes,
+        "steps": len(found.steps),
+        "done": sum(progress.is_done(step.id) for step in found.steps),
+    }
 
 
 @lab.command("start")
