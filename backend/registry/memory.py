@@ -74,6 +74,12 @@ class Memory:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
+    def local_file(self, descriptor: Descriptor) -> Path | None:
+        """Return the blob's file in the cache, or None when it is not there."""
+        return (
+            self._store.blob_path(descriptor.digest) if self._store.has(descriptor.digest) else None
+        )
+
     def keep(self, reference: Reference, raw: RawManifest) -> None:
         """Remember a document, and that the reference's tag means it."""
         self._write(self._store.blob_path(raw.digest), raw.data)
@@ -121,6 +127,10 @@ class Remembering:
     ) -> AsyncGenerator[bytes]:
         """Yield what the other source yields, with its errors."""
         return self._source.stream_blob(reference, descriptor, offset)
+
+    def local_file(self, descriptor: Descriptor) -> Path | None:
+        """Return what the other source returns."""
+        return self._source.local_file(descriptor)
 
 
 def _read(path: Path) -> bytes | None:
