@@ -12,6 +12,8 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from backend.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -700,3 +702,45 @@ _KEY_NAMES = {
 def key_name(key: str) -> str:
     """Return what is printed on a key: ``?`` for ``question_mark``."""
     return _KEY_NAMES.get(key, key)
+
+
+PLACES: Mapping[str, tuple[str, ...]] = {
+    **{view: (view, "list", "log") for view in VIEWS},
+    "image": ("image", "log"),
+    "manifest": ("manifest", "log"),
+    "job": ("job", "log"),
+}
+"""Screen to the parts of the table whose keys work on it, beside those of the deck."""
+
+
+def check_keys(bound: Mapping[str, str]) -> list[str]:
+    """Check keys that a user bound anew; return a sentence for each two that clash.
+
+    Args:
+        bound: Id of an action to its keys, with commas between.
+
+    Raises:
+        UsageError: An id is none.
+    """
+    from backend.config import nearest
+
+    for name in bound:
+        if name not in BY_ID:
+            raise UsageError(f"[keys]: there is no action {name!r}{nearest(name, BY_ID)}")
+    found: dict[str, None] = {}
+    for views in PLACES.values():
+        for focused in views[1:] or ("",):
+            owners: dict[str, Action] = {}
+            for action in actions_of("deck", views[0], focused):
+                for key in _keys_of(action, bound):
+                    other = owners.setdefault(key, action)
+                    if other is not action and {other.id, action.id} & bound.keys():
+                        found[f"key {key_name(key)!r} is bound to {other.id} and {action.id}"] = (
+                            None
+                        )
+    return list(found)
+
+
+def _keys_of(action: Action, bound: Mapping[str, str]) -> tuple[str, ...]:
+    keys = bound.get(action.id)
+    return action.keys if keys is None else tuple(key.strip() for key in keys.split(",") if key)

@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from app.desk import Desk
     from app.forms import Form
 
-_FRAME_S = 0.2
-"""Seconds between two looks at the jobs while something happens: 5 Hz."""
 _BEAT_S = 1.0
 """Seconds between two looks at the jobs while some run and nothing happens."""
 _COMMAND_S = 60.0
@@ -106,7 +104,7 @@ class Deck(App[int]):
         for one in THEMES:
             self.register_theme(one)
         self.theme = theme or choose_theme()
-        self.set_keymap(desk.keymap)
+        self.set_keymap(desk.config.keys)
         self.animation_level = "none"
 
     def _maker(self, view: str) -> Callable[[], ViewScreen]:
@@ -152,7 +150,7 @@ class Deck(App[int]):
             self._watch.drain()
         if not self._looking:
             self._looking = True
-            self.set_timer(_FRAME_S, self._look)
+            self.set_timer(1 / self.desk.config.progress_hz, self._look)
 
     def _look(self) -> None:
         """Read what is new about the jobs and show it; look again soon while some run."""

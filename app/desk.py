@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from app.memory import Memory
+from backend.config import Config
 from backend.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from app.commands import Action
@@ -53,11 +54,10 @@ class Desk:
         version: Ours.
         now: Seconds since 1970, UTC.
         disk_usage: Total and free bytes of the file system of a folder.
-        readonly: Whether nothing may be changed.
+        config: What the user and the site have set.
         in_tmux: Whether tmux can open windows for us.
         lab: The lab that this deck was started for; None outside labs.
         tour: Lines that tell a newcomer what to try; empty for everybody else.
-        keymap: Keys that the user bound anew: id of an action to keys with commas between.
     """
 
     catalog: Catalog
@@ -69,14 +69,18 @@ class Desk:
     version: str = __version__
     now: Callable[[], float] = field(default=time.time)
     disk_usage: Callable[[Path], DiskUsage] = field(default=shutil.disk_usage)
-    readonly: bool = False
+    config: Config = field(default_factory=Config)
     in_tmux: bool = False
     lab: Workshop | None = None
     tour: str = ""
-    keymap: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def readonly(self) -> bool:
+        """Whether nothing may be changed."""
+        return self.config.readonly
 
     def keys(self, action: Action) -> tuple[str, ...]:
         """Return the keys of an action; at least one, which may be empty."""
-        bound = self.keymap.get(action.id)
+        bound = self.config.keys.get(action.id)
         keys = tuple(bound.split(",")) if bound is not None else action.keys
         return keys or ("",)

@@ -23,8 +23,9 @@ def deck(*, readonly: bool, theme: str) -> int:
     desk = _make_desk(readonly=readonly)
     from app.deck import Deck
 
-    app = Deck(desk, theme=theme)
-    app.run()
+    chosen = theme or desk.config.theme
+    app = Deck(desk, theme="" if chosen == "auto" else chosen)
+    app.run(mouse=desk.config.mouse)
     if active := len(app.board.active):
         jobs = "1 job goes" if active == 1 else f"{active} jobs go"
         click.echo(f"{jobs} on; 'sifdeck jobs' shows them", err=True)
@@ -49,23 +50,30 @@ def check_terminal() -> None:
 def _make_desk(*, readonly: bool) -> Desk:
     """Return the services of the deck, set up from the environment."""
     import getpass
+    from dataclasses import replace
+    from pathlib import Path
 
     from app.cli.ls import image_folders, make_catalog
     from app.desk import Desk
     from app.memory import load_memory
+    from backend.config import load_config
     from backend.jobs import Jobs
     from backend.jobs.identity import host_name
-    from backend.paths import cache_home, jobs_home, state_home
+    from backend.paths import cache_home, config_home, jobs_home, site_config, state_home
     from backend.tagcache import TagCache
 
+    config = load_config(config_home() / "config.toml", site_config())
+    if readonly:
+        config = replace(config, readonly=True)
+    folders = [*image_folders(), *(Path(one).expanduser() for one in config.folders)]
     return Desk(
-        catalog=make_catalog(image_folders()),
+        catalog=make_catalog(folders),
+        config=config,
         jobs=Jobs(jobs_home()),
         access=_make_access,
         tag_cache=TagCache(cache_home() / "tags"),
         memory=load_memory(state_home() / "deck.json"),
         user=f"{getpass.getuser()}@{host_name().partition('.')[0]}",
-        readonly=readonly,
         in_tmux=bool(os.environ.get("TMUX")),
         lab=_find_lab(),
         tour=os.environ.get("SIFDECK_TOUR", ""),

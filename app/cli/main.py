@@ -43,6 +43,7 @@ VERBS: dict[str, str] = {
     "lab": "app.cli.lab:lab",
     "deck": "app.cli.deck:deck",
     "keys": "app.cli.keys:keys",
+    "config": "app.cli.config:config",
     "reset-tty": "app.cli.keys:reset_tty",
 }
 """Verb -> module:attribute of its click command, in the order in which help shows them."""

@@ -159,7 +159,7 @@ class RegistriesScreen(FilterScreen[Tag]):
 
     def _known_names(self) -> set[str]:
         """Return what the user added, and where images and jobs here came from."""
-        names = set(self.desk.memory.repositories)
+        names = {*self.desk.memory.repositories, *self.desk.config.registries}
         for row in self.board.rows:
             title = row.job.title.removeprefix("docker://")
             if row.job.verb == "pull" and "://" not in title:

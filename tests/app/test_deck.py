@@ -16,6 +16,7 @@ from app.screens.inspector import Inspector
 from app.screens.job import JobScreen
 from app.screens.jobs import JobsScreen
 from app.screens.view import List, Text
+from backend.config import Config
 from backend.events import Blob, Event, Failed, Phase, Resolved, Started
 from tests.support.decks import HOSTILE, make_deck, make_desk, make_images, settle, write_job
 from tests.support.imagefiles import write_ocisif
@@ -211,7 +212,7 @@ async def test_deleted_images_vanish_from_list_and_folder(app: Deck, folder: Pat
 
 
 async def test_readonly_changes_nothing(folder: Path, tmp_path: Path) -> None:
-    app = make_deck(make_desk(folder, state=tmp_path / "state", readonly=True))
+    app = make_deck(make_desk(folder, state=tmp_path / "state", config=Config(readonly=True)))
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         await pilot.press("d", "p")
