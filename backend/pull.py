@@ -34,6 +34,8 @@ from backend.registry.access import Access
 from backend.registry.memory import Memory, Remembering
 from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Source, convert_documents
+from backend.sources.opened import open_source
+from backend.sources.siffile import SIF_TRANSPORTS, copy_sif, fetch_sif
 from backend.squashfs.compression import Compression
 from backend.store import Store
 
@@ -95,7 +97,7 @@ def pull_image(
     in the cache for the next try.
 
     Args:
-        reference: A registry image.
+        reference: An image anywhere: in a registry, a layout, an archive, a daemon, or a SIF.
         target: The file to write; its folder must exist.
         options: See :class:`PullOptions`.
         report: Gets the events.
@@ -114,6 +116,9 @@ def pull_image(
             f"Image file already exists: {str(target)!r} - will not overwrite",
             hint="choose another name, or overwrite it with -F",
         )
+    if reference.transport in SIF_TRANSPORTS:
+        source = _fetch_sif(reference, options, report)
+        return copy_sif(source, target, overwrite=options.overwrite)
     with _Download(reference, options, report) as download:
         image = download.image()
         converted = _find_converted(options, image.digest)
@@ -140,6 +145,8 @@ def cached_image(reference: Reference, options: PullOptions, report: events.Repo
 
 def _make_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:
     """Look the reference up, and convert the image unless a cache has it."""
+    if reference.transport in SIF_TRANSPORTS:
+        return _fetch_sif(reference, options, report)
     with _Download(reference, options, report) as download:
         digest = download.image().digest
         path = _find_converted(options, digest) or _converted_path(options, digest)
@@ -150,6 +157,19 @@ def _make_image(reference: Reference, options: PullOptions, report: events.Repor
                     with contextlib.suppress(ExistsError):  # made meanwhile, without locks
                         _convert(download, "", path, options)
         return path
+
+
+def _fetch_sif(reference: Reference, options: PullOptions, report: events.Report) -> Path:
+    """Return a SIF file from somewhere, which is taken as it is."""
+    return asyncio.run(
+        fetch_sif(
+            reference,
+            options.access,
+            platform=options.platform,
+            cache=options.cache,
+            report=report,
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -185,14 +205,9 @@ class _Download:
         self._loop = asyncio.new_event_loop()
         self._go = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "download")
-        self._end: Future[None] = Future()
+        self._end: Future[None] = self._thread.submit(self._run)
 
     def __enter__(self) -> Self:
-        try:
-            self._end = self._thread.submit(self._run)
-        except BaseException:  # a signal, while the thread starts
-            self.__exit__()
-            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -235,7 +250,7 @@ class _Download:
             task.cancel()
 
     async def _work(self) -> None:
-        async with _open_source(self._options) as source:
+        async with _open_source(self.reference, self._options, self.report) as source:
             self.report(events.Phase(name="resolve"))
             image = await resolve(source, self.reference, self._options.platform)
             self.report(events.Phase(name="resolve", state="done"))
@@ -264,14 +279,17 @@ class _Download:
 
 
 @contextlib.asynccontextmanager
-async def _open_source(options: PullOptions) -> AsyncIterator[oci.Source]:
-    """Give the registry, whose answers the cache remembers, or offline the cache alone."""
+async def _open_source(
+    reference: Reference, options: PullOptions, report: events.Report
+) -> AsyncIterator[oci.Source]:
+    """Give what holds the image; the cache remembers a registry's answers, and stands in."""
     memory = _memory(options)
-    if options.offline:
+    if options.offline and reference.is_remote:
         yield memory
         return
-    async with options.access.client() as client:
-        yield Remembering(client, memory)
+    opened = open_source(reference, options.access, cache=options.cache, report=report)
+    async with opened as source:
+        yield Remembering(source, memory) if reference.is_remote else source
 
 
 def _memory(options: PullOptions) -> Memory:

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import tempfile
 import threading
@@ -32,14 +33,13 @@ from backend.registry.client import wrong_size
 from backend.registry.retry import ATTEMPTS, wait_before
 
 if TYPE_CHECKING:
-    import hashlib
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from pathlib import Path
 
     from backend.events import BlobState, Report
     from backend.oci.digest import Digest
     from backend.oci.image import Descriptor
-    from backend.oci.source import RemoteImage, Source
+    from backend.oci.source import BlobSource, RemoteImage
     from backend.reference import Reference
 
 _BATCH = 2 << 20
@@ -74,7 +74,7 @@ class Store:
 
     async def fetch(
         self,
-        client: Source,
+        client: BlobSource,
         reference: Reference,
         descriptor: Descriptor,
         *,
@@ -100,6 +100,10 @@ class Store:
             SpaceError: The file system is full; what came is kept.
         """
         progress = _Progress(descriptor, role, index, report)
+        if local := client.local_file(descriptor):
+            await asyncio.to_thread(_verify_file, local, descriptor)
+            progress.tell("exists", descriptor.size)
+            return local
         try:
             here = await self._fetch(client, reference, descriptor, progress)
         except OSError as error:
@@ -111,7 +115,7 @@ class Store:
 
     async def fetch_layers(
         self,
-        client: Source,
+        client: BlobSource,
         image: RemoteImage,
         *,
         report: Report,
@@ -152,7 +156,7 @@ class Store:
             raise
 
     async def _fetch(
-        self, client: Source, reference: Reference, descriptor: Descriptor, progress: _Progress
+        self, client: BlobSource, reference: Reference, descriptor: Descriptor, progress: _Progress
     ) -> bool:
         """Bring a blob here; return whether it was, or another process brought it."""
         path = self.blob_path(descriptor.digest)
@@ -219,13 +223,7 @@ class _Partial:
         wanted = self.descriptor
         if self.size != wanted.size:
             raise wrong_size(wanted, self.size)
-        got = f"{wanted.digest.partition(':')[0]}:{self._hash.hexdigest()}"
-        if got != wanted.digest:
-            raise VerificationError(
-                f"blob {wanted.digest} was damaged on the way",
-                why=f"expected {wanted.digest}, got {got}",
-                hint="try again; if it stays, tell the registry's administrator",
-            )
+        _check_digest(wanted.digest, self._hash)
 
     def restart(self) -> None:
         """Throw away what is here and begin at 0."""
@@ -272,8 +270,32 @@ def _claim(path: Path, descriptor: Descriptor) -> _Partial | None:
     return _Partial(fd, path, descriptor)
 
 
+def _verify_file(path: Path, descriptor: Descriptor) -> None:
+    """Check a blob that is used where it lies.
+
+    Raises:
+        VerificationError: It has another digest or size.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != descriptor.size:
+            raise wrong_size(descriptor, size)
+        found = hashlib.file_digest(file, lambda: hasher(descriptor.digest))
+    _check_digest(descriptor.digest, found)
+
+
+def _check_digest(wanted: Digest, found: hashlib._Hash) -> None:
+    got = f"{wanted.partition(':')[0]}:{found.hexdigest()}"
+    if got != wanted:
+        raise VerificationError(
+            f"blob {wanted} was damaged on the way",
+            why=f"expected {wanted}, got {got}",
+            hint="try again; if it stays, tell the registry's administrator",
+        )
+
+
 async def _download(
-    source: Source, reference: Reference, partial: _Partial, progress: _Progress
+    source: BlobSource, reference: Reference, partial: _Partial, progress: _Progress
 ) -> None:
     """Complete and verify a partial file.
 
@@ -300,7 +322,7 @@ async def _download(
 
 
 async def _receive_all(
-    source: Source, reference: Reference, partial: _Partial, progress: _Progress
+    source: BlobSource, reference: Reference, partial: _Partial, progress: _Progress
 ) -> None:
     """Receive the rest of a blob, in several requests when connections are cut."""
     attempt = 1
@@ -326,7 +348,7 @@ async def _receive_all(
 
 
 async def _receive(
-    source: Source, reference: Reference, partial: _Partial, progress: _Progress
+    source: BlobSource, reference: Reference, partial: _Partial, progress: _Progress
 ) -> None:
     """Receive bytes from one request until they end."""
     wanted = partial.descriptor

@@ -168,13 +168,16 @@ def _parse(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOptio
 
 def _find(image: str, *, plain_http: bool, report: Callable[[Event], None]) -> Path:
     """Return the file that ``image`` names, from the cache if it is in a registry."""
-    from pathlib import Path
+    from backend.reference import parse
 
-    if "://" not in image:
+    reference = parse(image)
+    if reference.transport == "file":
+        from pathlib import Path
+
         from backend.errors import NotFoundError
         from backend.escape import one_line
 
-        path = Path(image)
+        path = Path(reference.path)
         if not path.exists():
             raise NotFoundError(
                 f"no such image: {one_line(image)!r}",
@@ -182,10 +185,9 @@ def _find(image: str, *, plain_http: bool, report: Callable[[Event], None]) -> P
             )
         return path
     from backend.pull import PullOptions, cached_image
-    from backend.reference import parse
     from backend.registry.access import Access
 
-    return cached_image(parse(image), PullOptions(access=Access(plain_http=plain_http)), report)
+    return cached_image(reference, PullOptions(access=Access(plain_http=plain_http)), report)
 
 
 class _LateReport:

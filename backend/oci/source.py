@@ -18,6 +18,7 @@ from backend.oci.json import MAX_DOCUMENT, load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
 
     from backend.oci.image import Descriptor, Index
     from backend.oci.platform import Platform
@@ -68,16 +69,8 @@ class RemoteImage:
     platform: Platform
 
 
-class Source(Protocol):
-    """Something that holds images."""
-
-    async def fetch_manifest(self, reference: Reference) -> RawManifest:
-        """Return the manifest or index that ``reference`` names.
-
-        Raises:
-            NotFoundError: There is none.
-            VerificationError: It does not have the digest asked for.
-        """
+class BlobSource(Protocol):
+    """Something that holds blobs."""
 
     def stream_blob(
         self, reference: Reference, descriptor: Descriptor, offset: int = 0
@@ -87,6 +80,21 @@ class Source(Protocol):
         Raises:
             NotFoundError: There is no such blob.
             NetworkError: The bytes ended too early.
+        """
+
+    def local_file(self, descriptor: Descriptor) -> Path | None:
+        """Return a file that is this blob, to be used where it lies; None when there is none."""
+
+
+class Source(BlobSource, Protocol):
+    """Something that holds images."""
+
+    async def fetch_manifest(self, reference: Reference) -> RawManifest:
+        """Return the manifest or index that ``reference`` names.
+
+        Raises:
+            NotFoundError: There is none.
+            VerificationError: It does not have the digest asked for.
         """
 
 

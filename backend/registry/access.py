@@ -20,12 +20,14 @@ class Access:
         trust: Which certificates are accepted.
         plain_http: Talk HTTP.
         registries: Mirrors, blocks and short names.
+        library: Address of the Sylabs library for ``library://``.
     """
 
     credentials: Credentials = field(default_factory=Credentials)
     trust: Trust = field(default_factory=Trust)
     plain_http: bool = False
     registries: Registries = field(default_factory=load_registries)
+    library: str = "https://library.sylabs.io"
 
     def client(self) -> RegistryClient:
         """Return a client, to be used as an async context manager."""

@@ -24,6 +24,7 @@ from backend.registry.session import Session, problem
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+    from pathlib import Path
     from types import TracebackType
 
     import httpx
@@ -210,6 +211,10 @@ class RegistryClient:
                 if skip < len(chunk):
                     yield chunk[skip:] if skip else chunk
                 skip = max(0, skip - len(chunk))
+
+    def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
+        """Return None: what a registry has is not here."""
+        return None
 
     async def referrers(self, reference: Reference, artifact_type: str = "") -> RawManifest:
         """Return the index of what refers to an image: signatures, SBOMs, attestations.

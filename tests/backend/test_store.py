@@ -228,7 +228,7 @@ async def test_blob_longer_than_the_manifest_says(
         short = replace(found.manifest.layers[0], size=1_000_000)
 
         class Endless:
-            fetch_manifest = client.fetch_manifest
+            local_file = client.local_file
 
             async def stream_blob(self, *_args: object):  # type: ignore[no-untyped-def]  # noqa: ANN202
                 while True:

@@ -1,0 +1,64 @@
+"""From a reference to its :class:`~backend.oci.source.Source`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backend.errors import UsageError
+from backend.sources.daemon import save_image
+from backend.sources.dockerarchive import DockerArchiveSource
+from backend.sources.layout import LayoutSource
+from backend.sources.tree import FolderTree, TarTree
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from backend.events import Report
+    from backend.oci.source import Source
+    from backend.reference import Reference
+    from backend.registry.access import Access
+
+
+@contextlib.asynccontextmanager
+async def open_source(
+    reference: Reference, access: Access, *, cache: Path, report: Report
+) -> AsyncIterator[Source]:
+    """Give what holds the OCI image that ``reference`` names.
+
+    Args:
+        reference: An image in a registry, a layout, an archive or a daemon.
+        access: How to get at registries.
+        cache: The cache's folder; archives are unpacked below it for the time of the block.
+        report: Gets what is told before the image is known.
+
+    Raises:
+        UsageError: The reference names a file that is no OCI image.
+        BackendError: The source cannot be opened.
+    """
+    scratch = cache / "scratch"
+    path = Path(reference.path)
+    match reference.transport:
+        case "docker" | "oras":
+            async with access.client() as client:
+                yield client
+        case "oci":
+            yield LayoutSource(FolderTree(path), is_folder=True)
+        case "oci-archive":
+            with await asyncio.to_thread(TarTree, path, scratch) as tree:
+                yield LayoutSource(tree, is_folder=False)
+        case "docker-archive":
+            with await asyncio.to_thread(TarTree, path, scratch) as tree:
+                yield DockerArchiveSource(tree)
+        case "docker-daemon":
+            scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=scratch, prefix="daemon-") as file:
+                await save_image(reference, file, report)
+                file.flush()
+                with await asyncio.to_thread(TarTree, Path(file.name), scratch) as tree:
+                    yield DockerArchiveSource(tree)
+        case _:
+            raise UsageError(f"{reference} is no image of layers")

@@ -1,0 +1,245 @@
+"""SIF files that lie somewhere: ``oras://``, ``http(s)://``, ``library://``, a local path.
+
+They are taken as they are, not converted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from backend.copying import copy_range
+from backend.errors import FormatError, NetworkError, NotFoundError
+from backend.events import Phase, Resolved
+from backend.oci import media
+from backend.oci.digest import digest_of_range, parse_digest
+from backend.oci.image import Descriptor, parse_manifest
+from backend.oci.json import load
+from backend.registry.client import wrong_size
+from backend.registry.retry import ATTEMPTS, wait_before
+from backend.registry.session import problem
+from backend.registry.transport import read_body
+from backend.sif.file import SifFile
+from backend.sif.ocisif import WrittenImage
+from backend.staging import StagedFile
+from backend.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from backend.events import Report
+    from backend.oci.platform import Platform
+    from backend.oci.source import RawManifest
+    from backend.reference import Reference
+    from backend.registry.access import Access
+    from backend.registry.client import RegistryClient
+
+SIF_TRANSPORTS = frozenset({"oras", "http", "https", "library", "file"})
+_SIF_LAYERS = frozenset({media.SIF_LAYER, "appliciation/vnd.sylabs.sif.layer.tar"})
+"""The second is what SingularityCE wrote in its first years, letter by letter."""
+_MAX_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """What is asked of a library."""
+
+    reference: Reference
+    platform: Platform
+
+
+async def fetch_sif(
+    reference: Reference, access: Access, *, platform: Platform, cache: Path, report: Report
+) -> Path:
+    """Return the SIF file that ``reference`` names, from the cache where that is known.
+
+    Args:
+        reference: Of one of :data:`SIF_TRANSPORTS`.
+        access: How to get at registries and the library.
+        platform: Which one, where there are several.
+        cache: The cache's folder.
+        report: Gets the progress.
+
+    Raises:
+        FormatError: What is there is no SIF file.
+        BackendError: It cannot be had.
+    """
+    match reference.transport:
+        case "oras":
+            async with access.client() as client:
+                path = await _from_registry(client, reference, cache, report)
+        case "library":
+            async with access.client() as client:
+                request = _Request(reference=reference, platform=platform)
+                path = await _from_library(client, request, access.library, cache, report)
+        case "http" | "https":
+            async with access.client() as client:
+                path = await _from_web(client, reference.path, cache, report)
+        case _:
+            path = Path(reference.path)
+    with SifFile(path):
+        return path
+
+
+def copy_sif(source: Path, target: Path, *, overwrite: bool) -> WrittenImage:
+    """Copy a SIF file, sharing its blocks where the file system can.
+
+    Raises:
+        ExistsError: ``target`` exists and may not be replaced.
+        SpaceError: The disk is full.
+    """
+    with SifFile(source) as sif, StagedFile(target, overwrite=overwrite) as file:
+        copy_range(sif.fileno(), file.fd, start=0, size=sif.size, at=0)
+        digest = digest_of_range(file.fd, 0, sif.size)
+        file.commit()
+        return WrittenImage(path=target, digest=digest, size=sif.size)
+
+
+async def _from_registry(
+    client: RegistryClient, reference: Reference, cache: Path, report: Report
+) -> Path:
+    """Fetch a SIF that was pushed as an artifact."""
+    raw = await client.fetch_manifest(reference)
+    layer = sif_layer(raw, reference)
+    report(Resolved(reference=str(reference), digest=raw.digest, platform="", total=layer.size))
+    return await Store(cache).fetch(client, reference, layer, role="sif", index=0, report=report)
+
+
+def sif_layer(raw: RawManifest, reference: Reference) -> Descriptor:
+    """Return the one layer of an artifact that is a SIF file.
+
+    Raises:
+        FormatError: The manifest is of something else.
+    """
+    layers = () if raw.is_index else parse_manifest(raw.data, raw.media_type).layers
+    if len(layers) != 1 or layers[0].media_type not in _SIF_LAYERS:
+        docker = str(reference).replace("oras://", "docker://", 1)
+        raise FormatError(f"{reference} holds no SIF file", hint=f"try {docker}")
+    return layers[0]
+
+
+class _LibrarySource:
+    """The download interface of a Sylabs library, for one file."""
+
+    def __init__(self, client: RegistryClient, url: str) -> None:
+        self._client = client
+        self._url = url
+
+    async def stream_blob(
+        self, reference: Reference, descriptor: Descriptor, offset: int = 0
+    ) -> AsyncGenerator[bytes]:
+        """Yield the file's bytes from ``offset`` on."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with self._client.session.transport.open("GET", self._url, headers) as response:
+            if response.status_code not in {200, 206}:
+                raise await problem(response, str(reference))
+            skip = offset if response.status_code == 200 else 0
+            length = response.headers.get("content-length", "")
+            if length.isdecimal() and int(length) + offset - skip != descriptor.size:
+                raise wrong_size(descriptor, int(length) + offset - skip)
+            async for chunk in response.aiter_raw():
+                if skip < len(chunk):
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
+
+    def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
+        """Return None."""
+        return None
+
+
+async def _from_library(
+    client: RegistryClient, request: _Request, library: str, cache: Path, report: Report
+) -> Path:
+    """Fetch an image of a Sylabs library; the hash that the library names must be right."""
+    reference, platform = request.reference, request.platform
+    target = f"{_library_name(reference)}?arch={quote(platform.architecture)}"
+    base = library.rstrip("/")
+    headers = {"Accept": "application/json"}
+    url = f"{base}/v1/images/{target}"
+    async with client.session.transport.open("GET", url, headers) as response:
+        if response.status_code == 404:
+            raise NotFoundError(
+                f"the library has no {reference} for {platform}", why=f"it was asked at {library}"
+            )
+        if response.status_code != 200:
+            raise await problem(response, str(reference))
+        answer = load(await read_body(response, _MAX_ANSWER), "the library's answer").need("data")
+    digest = parse_digest(answer.need("hash").text().replace("sha256.", "sha256:", 1))
+    found = Descriptor(media_type=media.SIF_LAYER, digest=digest, size=answer.need("size").size())
+    report(
+        Resolved(reference=str(reference), digest=digest, platform=str(platform), total=found.size)
+    )
+    source = _LibrarySource(client, f"{base}/v1/imagefile/{target}")
+    return await Store(cache).fetch(source, reference, found, role="sif", index=0, report=report)
+
+
+def _library_name(reference: Reference) -> str:
+    """Return ``entity/collection/container:tag`` with what a short name leaves out."""
+    parts = reference.name.split("/")
+    if len(parts) == 1:
+        parts = ["library", "default", *parts]
+    elif len(parts) == 2:
+        parts.insert(1, "default")
+    return quote(f"{'/'.join(parts)}:{reference.tag or 'latest'}", safe="/:")
+
+
+async def _from_web(client: RegistryClient, url: str, cache: Path, report: Report) -> Path:
+    """Download a file of which nothing is known beforehand; it is fetched each time.
+
+    Raises:
+        NotFoundError: There is none.
+        NetworkError: The connection failed more often than we try.
+    """
+    target = cache / "downloads" / f"{hashlib.sha256(url.encode()).hexdigest()}.sif"
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    attempt, state = 1, _Download()
+    with StagedFile(target, overwrite=True, mode=0o600) as file:
+        while True:
+            try:
+                await _receive(client, url, file.fd, state, report)
+                break
+            except NetworkError as error:
+                wait = wait_before(error, attempt)
+                if wait is None:
+                    raise
+                attempt += 1
+                report(Phase(name=f"attempt {attempt} of {ATTEMPTS}", done=state.done))
+                await asyncio.sleep(wait)
+        file.commit()
+    report(Phase(name="download", done=state.done, total=state.done, state="done"))
+    return target
+
+
+class _Download:
+    """How far a download has come, and of which version of the file."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.version = ""
+
+
+async def _receive(
+    client: RegistryClient, url: str, fd: int, state: _Download, report: Report
+) -> None:
+    headers = {}
+    if state.done and state.version:
+        headers = {"Range": f"bytes={state.done}-", "If-Range": state.version}
+    async with client.session.transport.open("GET", url, headers) as response:
+        if response.status_code not in {200, 206}:
+            raise await problem(response, url)
+        if response.status_code == 200:
+            state.done = 0
+            os.ftruncate(fd, 0)
+            etag = response.headers.get("etag", "")
+            state.version = "" if etag.startswith("W/") else etag
+        length = response.headers.get("content-length", "")
+        total = state.done + int(length) if length.isdecimal() else 0
+        async for chunk in response.aiter_raw():
+            os.pwrite(fd, chunk, state.done)
+            state.done += len(chunk)
+            report(Phase(name="download", done=state.done, total=total))
