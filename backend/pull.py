@@ -37,7 +37,7 @@ from backend.sif.provenance import Source, convert_documents
 from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, copy_sif, fetch_sif
 from backend.squashfs.compression import Compression
-from backend.store import Store
+from backend.store import Store, unusable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -151,7 +151,6 @@ def _make_image(reference: Reference, options: PullOptions, report: events.Repor
         digest = download.image().digest
         path = _find_converted(options, digest) or _converted_path(options, digest)
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with _alone(path, report):
                 if not path.exists():
                     with contextlib.suppress(ExistsError):  # made meanwhile, without locks
@@ -175,7 +174,11 @@ def _fetch_sif(reference: Reference, options: PullOptions, report: events.Report
 @contextlib.contextmanager
 def _alone(path: Path, report: events.Report) -> Iterator[None]:
     """Let one process at a time make ``path``; thirty learners convert an image once."""
-    fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise unusable(error, path.parent) from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

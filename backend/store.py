@@ -97,7 +97,7 @@ class Store:
             NetworkError: The connection failed more often than we try; what came is kept.
             NotFoundError: There is no such blob.
             AuthenticationError: We are not let in.
-            SpaceError: The file system is full; what came is kept.
+            SpaceError: The file system is full; see :meth:`fetch_layers`.
         """
         progress = _Progress(descriptor, role, index, report)
         if local := client.local_file(descriptor):
@@ -107,7 +107,7 @@ class Store:
         try:
             here = await self._fetch(client, reference, descriptor, progress)
         except OSError as error:
-            raise progress.failed(_file_error(error, self._root)) from error
+            raise progress.failed(unusable(error, self._root)) from error
         except BackendError as error:
             raise progress.failed(error) from error.__cause__
         progress.tell("exists" if here else "done", descriptor.size)
@@ -134,6 +134,7 @@ class Store:
 
         Raises:
             BackendError: As :meth:`fetch`; the other downloads are stopped.
+            SpaceError: The file system is full; whole layers are kept, parts of others not.
         """
         reference, layers = image.reference, image.manifest.layers
         for number, layer in enumerate(layers):
@@ -150,17 +151,30 @@ class Store:
         try:
             await _all_or_none(fetch_layer(i) for i in reversed(range(len(layers))))
         except BackendError as error:
+            if isinstance(error, SpaceError):
+                self._discard_parts(layers)
             whole = sum(self.has(layer.digest) for layer in layers)
             kept = f"{whole} of {len(layers)} layers are in the cache"
             error.kept = "; ".join(part for part in (kept, error.kept) if part)
             raise
+
+    def _partial_path(self, digest: Digest) -> Path:
+        return self._root / "partial" / digest.replace(":", "-")
+
+    def _discard_parts(self, layers: Iterable[Descriptor]) -> None:
+        """Remove the parts of layers that nobody downloads: room is worth more than they are."""
+        for layer in layers:
+            path = self._partial_path(layer.digest)
+            if path.exists() and (partial := _claim(path, layer)):
+                with contextlib.closing(partial):
+                    partial.discard()
 
     async def _fetch(
         self, client: BlobSource, reference: Reference, descriptor: Descriptor, progress: _Progress
     ) -> bool:
         """Bring a blob here; return whether it was, or another process brought it."""
         path = self.blob_path(descriptor.digest)
-        place = self._root / "partial" / descriptor.digest.replace(":", "-")
+        place = self._partial_path(descriptor.digest)
         polls = _poll_intervals()
         while not _is_whole(path, descriptor):
             partial = await asyncio.to_thread(_claim, place, descriptor)
@@ -406,7 +420,7 @@ class _Progress:
 
     def failed(self, error: BackendError) -> BackendError:
         """Report an error, and return it with what was kept."""
-        if self.done and not error.kept:
+        if self.done and not error.kept and not isinstance(error, SpaceError):
             size = naturalsize(self._descriptor.size)
             error.kept = f"{naturalsize(self.done)} of {size} of {short(self._descriptor.digest)}"
         self.tell("failed", self.done, note=error.message)
@@ -457,7 +471,8 @@ def _poll_intervals() -> Iterator[float]:
         interval = min(most, interval * 1.5)
 
 
-def _file_error(error: OSError, root: Path) -> BackendError:
+def unusable(error: OSError, root: Path) -> BackendError:
+    """Return the error that tells why the cache in ``root`` cannot be written."""
     hint = "free some, or name another place in SIFDECK_CACHE_DIR"
     if error.errno in _NO_SPACE:
         return SpaceError(f"no space left in {root}", why=error.strerror or "", hint=hint)

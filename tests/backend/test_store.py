@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -260,7 +261,7 @@ async def test_kept_part_that_is_wrong_costs_only_time(
     check(tmp_path, made)
 
 
-async def test_full_disk_keeps_what_came(
+async def test_full_disk_leaves_whole_blobs_only(
     registry: Registry, made: MadeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.push(made, "store/full")
@@ -277,7 +278,8 @@ async def test_full_disk_keeps_what_came(
     with pytest.raises(SpaceError, match="no space left") as caught:
         await Pull(tmp_path, registry.host, "store/full").run()
     assert "SIFDECK_CACHE_DIR" in caught.value.hint
-    assert "in the cache" in caught.value.kept
+    assert re.fullmatch(r"\d of \d layers are in the cache", caught.value.kept)
+    assert list((tmp_path / "partial").iterdir()) == []
     monkeypatch.undo()
     await Pull(tmp_path, registry.host, "store/full").run()
     check(tmp_path, made)

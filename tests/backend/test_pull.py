@@ -1,0 +1,53 @@
+"""What a pull does when the machine does not play along; e2e/test_pull.py has the rest."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from backend.errors import BackendError
+from backend.events import ignore
+from backend.pull import PullOptions, cached_image, pull_image
+from backend.reference import parse
+from tests.support import images
+from tests.support.images import Entry, layer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.registry import Registry
+
+
+class Interrupted(ThreadPoolExecutor):
+    """Is interrupted by a signal as soon as its thread runs."""
+
+    def submit(self, *args: Any, **more: Any) -> Any:
+        super().submit(*args, **more)
+        raise KeyboardInterrupt
+
+
+def test_a_signal_while_the_download_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.pull.ThreadPoolExecutor", Interrupted)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        reference = parse(f"docker://127.0.0.1:{silent.getsockname()[1]}/x")
+        with pytest.raises(KeyboardInterrupt):
+            pull_image(reference, tmp_path / "x.sif", PullOptions(cache=tmp_path), ignore)
+    assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+
+
+@pytest.mark.registry
+def test_a_cache_that_cannot_be_written_is_named(registry: Registry, tmp_path: Path) -> None:
+    registry.push(images.image([layer(Entry(name="a"))]), "pull/unwritable")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "oci-sif").write_text("a file where a folder should be")
+    reference = parse(f"docker://{registry.host}/pull/unwritable")
+    with pytest.raises(BackendError, match=r"the cache in .* cannot be used") as caught:
+        cached_image(reference, PullOptions(cache=cache), ignore)
+    assert "SIFDECK_CACHE_DIR" in caught.value.hint
