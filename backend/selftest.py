@@ -90,7 +90,7 @@ def _sifdeck(
     except subprocess.TimeoutExpired as error:
         raise _Failed(f"`{line}` took longer than {_COMMAND_S:g} s") from error
     if done.returncode != status:
-        said = "; ".join(text for text in done.stderr.splitlines() if not text.startswith("INFO:"))
+        said = "; ".join(done.stderr.strip().splitlines()[-3:])
         raise _Failed(f"`{line}` ended with {done.returncode}: {one_line(said)}")
     if expect not in done.stdout:
         raise _Failed(f"`{line}` did not print {expect!r} but {one_line(done.stdout)!r}")

@@ -68,6 +68,8 @@ class LabScreen(ViewScreen):
         self._hints = 0
         self._findings: list[str] = []
         self._seen: object = None
+        self._checking = False
+        self._waiting: Step | None = None
         self._output: list[str] = []
 
     @property
@@ -162,17 +164,27 @@ class LabScreen(ViewScreen):
             self._seen = now
             self._check(self.step)
 
-    @work(exclusive=True, group="check")
-    async def _check(self, step: Step) -> None:
+    def _check(self, step: Step) -> None:
+        """Check a step now, or as soon as the check that is under way has ended."""
+        if self._checking:
+            self._waiting = step
+        else:
+            self._checking = True
+            self._run_check(step)
+
+    @work(group="check")
+    async def _run_check(self, step: Step) -> None:
         argv = (*OURSELVES, "lab", "check", "--json", self.workshop.lab.name, step.id)
         try:
-            printed = (await run_tool(argv, timeout_s=_CHECK_S)).stdout
+            self._checked(step, _result((await run_tool(argv, timeout_s=_CHECK_S)).stdout))
         except ToolFailedError as error:
-            printed = error.stdout
+            self._checked(step, _result(error.stdout))
         except ToolError as error:
             self.notify(error.message, severity="error", markup=False)
-            return
-        self._checked(step, _result(printed))
+        self._checking = False
+        if self._waiting:
+            waiting, self._waiting = self._waiting, None
+            self._check(waiting)
 
     def _checked(self, step: Step, result: Mapping[str, Any]) -> None:
         checks = result.get("checks", [])
