@@ -32,6 +32,7 @@ VERBS: dict[str, str] = {
     "cp": "app.cli.cp:cp",
     "diff": "app.cli.diff:diff",
     "data": "app.cli.data:data",
+    "overlay": "app.cli.overlay:overlay",
     "verify": "app.cli.verify:verify",
     "registry": "app.cli.registry:registry",
     "search": "app.cli.search:search",

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from backend.oci.digest import Digest
+
 DEFAULT_CAPACITY = 48
 MAX_NAME = 127
 """Bytes of an object's name; a zero follows."""
@@ -206,6 +208,11 @@ class SifEditor:
         self.slots[slot] = None
         if gone and _is_primary(gone):
             self.header = dataclasses.replace(self.header, architecture="unknown")
+
+    def digest(self, number: int) -> Digest:
+        """Return the SHA-256 digest of an object's bytes."""
+        one = self._at(self._slot(number))
+        return digest_of_range(self._fd, one.offset, one.size)
 
     def set_extra(self, number: int, extra: bytes) -> None:
         """Change what an object's descriptor says of it."""

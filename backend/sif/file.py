@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from backend.errors import BackendError, FormatError, NotFoundError
 from backend.escape import one_line
+from backend.oci.digest import digest_of_range
 from backend.sif.records import (
     DESCRIPTOR_SIZE,
     HEADER_SIZE,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
+
+    from backend.oci.digest import Digest
 
 MAX_DESCRIPTORS = 8192
 """Slots of one table: an image has at most 1,024 layers, and few other objects."""
@@ -120,6 +123,10 @@ class SifFile:
             chunk = self._pread(offset, min(_CHUNK, descriptor.end - offset))
             offset += len(chunk)
             yield chunk
+
+    def digest(self, descriptor: Descriptor) -> Digest:
+        """Return the SHA-256 digest of an object's bytes."""
+        return digest_of_range(self._fd, descriptor.offset, descriptor.size)
 
     def slots(self) -> list[Descriptor | None]:
         """Return the whole table; None where a slot is free."""

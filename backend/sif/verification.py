@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from backend import pull
 from backend.errors import FormatError, UsageError
 from backend.escape import one_line
-from backend.oci.digest import digest_of_range, parse_digest
+from backend.oci.digest import parse_digest
 from backend.reference import parse
 from backend.sif.comparison import compare
 from backend.sif.contents import ImageTree
@@ -79,7 +79,7 @@ def verify_blobs(path: Path) -> tuple[BlobCheck, ...]:
                 id=one.id,
                 size=one.size,
                 expected=one.digest(),
-                actual=digest_of_range(sif.fileno(), one.offset, one.size),
+                actual=sif.digest(one),
                 is_overlay=one.id in overlays,
             )
             for one in objects
