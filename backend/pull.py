@@ -208,9 +208,14 @@ class _Download:
         self._loop = asyncio.new_event_loop()
         self._go = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "download")
-        self._end: Future[None] = self._thread.submit(self._run)
+        self._end: Future[None] = Future()
 
     def __enter__(self) -> Self:
+        try:
+            self._end = self._thread.submit(self._run)
+        except BaseException:  # a signal, while the thread starts
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
