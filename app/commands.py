@@ -35,15 +35,17 @@ class CommandLine:
     """What to type to get the same.
 
     Attributes:
-        argv: Arguments of ``sifdeck``.
+        argv: Arguments of the program.
         singularity: Arguments of ``singularity``; empty when it has no such command.
+        program: ``sifdeck``; empty when ``argv`` is another program with its arguments.
     """
 
     argv: tuple[str, ...]
     singularity: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("sifdeck",)
 
     def __str__(self) -> str:
-        return shlex.join(("sifdeck", *self.argv))
+        return shlex.join((*self.program, *self.argv))
 
     @property
     def elsewhere(self) -> str:
@@ -313,12 +315,12 @@ ACTIONS: tuple[Action, ...] = (
         footer=4,
     ),
     Action(
-        id="images.convert",
-        keys=("c",),
-        label="Convert",
-        help="Write the image in another format, or compressed otherwise.",
-        argv=("convert", "{image}", "{target}"),
-        writes=True,
+        id="images.verify",
+        keys=("v",),
+        label="Verify",
+        help="Check every digest and signature in the file.",
+        argv=("verify", "{image}"),
+        singularity=("verify", "{image}"),
     ),
     Action(
         id="images.push",
@@ -732,7 +734,7 @@ def check_keys(bound: Mapping[str, str]) -> list[str]:
         for focused in views[1:] or ("",):
             owners: dict[str, Action] = {}
             for action in actions_of("deck", views[0], focused):
-                for key in _keys_of(action, bound):
+                for key in keys_of(action, bound):
                     other = owners.setdefault(key, action)
                     if other is not action and {other.id, action.id} & bound.keys():
                         found[f"key {key_name(key)!r} is bound to {other.id} and {action.id}"] = (
@@ -741,6 +743,7 @@ def check_keys(bound: Mapping[str, str]) -> list[str]:
     return list(found)
 
 
-def _keys_of(action: Action, bound: Mapping[str, str]) -> tuple[str, ...]:
+def keys_of(action: Action, bound: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the keys of an action where ``bound`` (id to keys) changes some."""
     keys = bound.get(action.id)
     return action.keys if keys is None else tuple(key.strip() for key in keys.split(",") if key)

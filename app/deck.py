@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import shlex
 import signal
+from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from textual import on, work
@@ -20,18 +21,23 @@ from textual.worker import WorkerCancelled
 
 from app import clipboard
 from app.board import Board
-from app.commands import BY_ID
+from app.commands import BY_ID, check_keys
 from app.desk import OURSELVES
+from app.dialogs.choose import ChooseDialog
 from app.dialogs.confirm import ConfirmDialog
 from app.dialogs.fill import FillDialog
-from app.dialogs.help import HelpDialog
+from app.dialogs.jump import JumpDialog
 from app.dialogs.report import ReportDialog
-from app.forms import WINDOW, pull_form, run_form
-from app.handover import run_foreground
+from app.dialogs.text import TextDialog
+from app.forms import WINDOW, build_form, custom_form, pull_form, run_form
+from app.handover import open_window, run_foreground
+from app.keysheet import help_lines
 from app.palette import Palette
 from app.requests import (
+    AttachRequested,
     CommandRequested,
     CopyRequested,
+    CustomRequested,
     JobRequested,
     LoginRequested,
     RetryRequested,
@@ -41,11 +47,12 @@ from app.screens.view import ViewScreen, bindings
 from app.themes import THEMES, choose_theme
 from app.trouble import Trouble, trouble_of
 from backend.errors import BackendError, ToolError
+from backend.escape import one_line
 from backend.jobs import Watch
 from backend.process import run_tool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from textual.screen import Screen
 
@@ -57,6 +64,8 @@ _BEAT_S = 1.0
 """Seconds between two looks at the jobs while some run and nothing happens."""
 _COMMAND_S = 60.0
 """Seconds that a command may take which is no job."""
+_NOTICES = 200
+_MOUSE_MODES = (1000, 1002, 1003, 1006)
 
 SCREENS = {
     "images": "app.screens.images:ImagesScreen",
@@ -98,6 +107,8 @@ class Deck(App[int]):
         self.board = Board(desk.jobs)
         self._watch: Watch | None = None
         self._looking = False
+        self._has_mouse = desk.config.mouse
+        self._notices: deque[str] = deque(maxlen=_NOTICES)
         for view in SCREENS:
             if view != "lab" or desk.lab:
                 self.add_mode(view, self._maker(view))
@@ -128,12 +139,28 @@ class Deck(App[int]):
             self._watch = Watch(self.desk.jobs.root)
             loop.add_reader(self._watch.fileno(), self._jobs_changed)
         self._look()
+        self._greet()
+
+    def _greet(self) -> None:
+        """Say what happened since the deck was last closed, and which keys clash."""
+        seen = self.desk.memory.seen
+        ended = [
+            row for row in self.board.rows if seen and row.job.exit and row.job.exit.ended > seen
+        ]
+        if ended:
+            failed = sum(row.state == "failed" for row in ended)
+            bad = f", {failed} of them failed" if failed else ""
+            self.notify(f"{len(ended)} jobs ended while you were away{bad}: 3", timeout=10)
+        for clash in check_keys(self.desk.config.keys):
+            self.notify(clash, severity="warning", timeout=10)
 
     def _end(self, number: int) -> None:
         self.exit(return_code=128 + number)
 
     async def on_unmount(self) -> None:
         """Stop watching; wait for whatever still runs."""
+        self.desk.memory.seen = self.desk.now()
+        self.desk.memory.save()
         if self._watch:
             asyncio.get_running_loop().remove_reader(self._watch.fileno())
             self._watch.close()
@@ -223,7 +250,7 @@ class Deck(App[int]):
         """Show the keys that work here."""
         if isinstance(self.screen, ViewScreen):
             views = (self.screen.VIEW, *self.screen.focused_views, "deck")
-            self.push_screen(HelpDialog(self.desk, views))
+            self.push_screen(TextDialog("Keys", help_lines(views, self.desk.keys)))
 
     def action_refresh(self) -> None:
         """Read again what is shown."""
@@ -249,6 +276,44 @@ class Deck(App[int]):
             self.screen.minimize()
         elif self.screen.focused:
             self.screen.maximize(self.screen.focused)
+
+    def action_jump(self) -> None:
+        """Go to the pane whose letter is typed."""
+        widgets = self.screen.focus_chain
+
+        def answered(place: int | None) -> None:
+            if place is not None:
+                widgets[place].focus()
+
+        self.push_screen(JumpDialog(widgets), answered)
+
+    def action_theme(self) -> None:
+        """Choose the colours."""
+        names = {name: name for name in sorted(self.available_themes)}
+        ours = {theme.name: theme.name for theme in THEMES}
+
+        def answered(name: str | None) -> None:
+            if name:
+                self.theme = name
+
+        self.push_screen(ChooseDialog("Theme", {**ours, **names}, self.theme), answered)
+
+    def action_mouse(self) -> None:
+        """Leave the mouse to the terminal, or take it back."""
+        self._has_mouse = not self._has_mouse
+        if self._driver:
+            state = "h" if self._has_mouse else "l"
+            self._driver.write("".join(f"\x1b[?{mode}{state}" for mode in _MOUSE_MODES))
+        self.notify(f"the {'deck' if self._has_mouse else 'terminal'} has the mouse")
+
+    def action_notices(self) -> None:
+        """Show what was said since the start."""
+        self.push_screen(TextDialog("Notices", reversed(self._notices)))
+
+    def notify(self, message: str, **more: Any) -> None:  # noqa: ANN401  (Textual's arguments)
+        """Say something for a few seconds, and keep it for the list of notices."""
+        self._notices.append(one_line(message))
+        super().notify(message, **{"markup": False, **more})
 
     def action_help_quit(self) -> None:
         """Say how to quit: Ctrl-C is what people type first."""
@@ -278,6 +343,10 @@ class Deck(App[int]):
         """Ask what to pull."""
         subject = self.screen.subject() if isinstance(self.screen, ViewScreen) else {}
         self._ask(pull_form(subject.get("reference", "")))
+
+    def action_build(self) -> None:
+        """Ask what to build."""
+        self._ask(build_form(Path.cwd()))
 
     @on(JobRequested)
     def _job_requested(self, event: JobRequested) -> None:
@@ -318,11 +387,16 @@ class Deck(App[int]):
             if not await self.push_screen_wait(dialog):
                 return
         try:
-            await run_tool((*OURSELVES, *event.command.argv), timeout_s=_COMMAND_S)
+            argv = (*OURSELVES, *event.command.argv)
+            printed = await run_tool(argv, timeout_s=_COMMAND_S)
         except ToolError as error:
             self._show(_explained(error, str(event.command)))
         else:
-            self.notify(event.done, markup=False)
+            if event.shows_output:
+                lines = f"{printed.stdout}{printed.stderr}".splitlines()
+                self.push_screen(TextDialog(str(event.command), map(one_line, lines)))
+            else:
+                self.notify(event.done)
         self.action_refresh()
 
     @on(LoginRequested)
@@ -346,29 +420,55 @@ class Deck(App[int]):
     @work(group="dialog")
     async def _run(self, event: RunRequested) -> None:
         """Ask how, then give the container the terminal."""
-        form = run_form(event.image, verb=event.verb, in_tmux=self.desk.in_tmux)
+        window = self.desk.config.terminal == "window"
+        form = run_form(
+            event.image, verb=event.verb, in_tmux=self.desk.in_tmux, prefer_window=window
+        )
         answers = await self.push_screen_wait(FillDialog(form))
-        if answers is None:
-            return
-        command = form.compose(answers)
-        if answers["place"] == WINDOW:
-            await self._open_window(command)
-            return
+        if answers is not None:
+            await self._hand_over(form.compose(answers), window=answers["place"] == WINDOW)
+
+    async def _hand_over(self, command: CommandLine, *, window: bool) -> None:
+        """Run a command that wants a terminal, in a window of its own or in ours."""
+        argv = (*(OURSELVES if command.program else ()), *command.argv)
         try:
-            status = await run_foreground(self, (*OURSELVES, *command.argv), str(command))
+            if window:
+                await open_window(argv, str(command))
+                return
+            status = await run_foreground(self, argv, str(command))
         except BackendError as error:
             self._show(trouble_of(error, str(command)))
         else:
-            self.notify(f"exit status {status}: {command}", markup=False)
+            self.notify(f"exit status {status}: {command}")
         self._look()
 
-    async def _open_window(self, command: CommandLine) -> None:
-        words = shlex.join((*OURSELVES, *command.argv))
-        argv = ("tmux", "new-window", "-n", command.argv[0], words)
+    @on(AttachRequested)
+    @work(group="dialog")
+    async def _attach_requested(self, event: AttachRequested) -> None:
+        window = self.desk.in_tmux and self.desk.config.terminal == "window"
+        await self._hand_over(event.command, window=window)
+
+    @on(CustomRequested)
+    @work(group="dialog")
+    async def _run_custom(self, event: CustomRequested) -> None:
+        """Run a command of the user's own: ask what it wants to know, then hand over."""
+        command = event.command
+        form = custom_form(command, event.subject)
+        answers: Mapping[str, str] | None = {}
+        if command.inputs:
+            answers = await self.push_screen_wait(FillDialog(form))
+        if answers is None:
+            return
         try:
-            await run_tool(argv, timeout_s=5)
-        except ToolError as error:
-            self._show(trouble_of(error, str(command)))
+            line = form.compose(answers)
+        except BackendError as error:
+            self._show(trouble_of(error, command.name))
+            return
+        if command.confirm and not await self.push_screen_wait(
+            ConfirmDialog([f"{command.name}?"], str(line), "Run")
+        ):
+            return
+        await self._hand_over(line, window=False)
 
     def _show(self, trouble: Trouble) -> None:
         self.push_screen(ReportDialog(trouble))

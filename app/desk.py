@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from app.commands import keys_of
 from app.memory import Memory
 from backend.config import Config
 from backend.version import __version__
@@ -81,6 +82,4 @@ class Desk:
 
     def keys(self, action: Action) -> tuple[str, ...]:
         """Return the keys of an action; at least one, which may be empty."""
-        bound = self.config.keys.get(action.id)
-        keys = tuple(bound.split(",")) if bound is not None else action.keys
-        return keys or ("",)
+        return keys_of(action, self.config.keys) or ("",)

@@ -6,8 +6,10 @@ answers.  The dialog that shows it knows nothing of any verb.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.commands import CommandLine
@@ -15,9 +17,10 @@ from app.words import short_path
 from backend.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from backend.catalog import Image
+    from backend.config import CustomCommand
 
 YES, NO = "yes", "no"
 HERE, WINDOW = "this terminal", "new tmux window"
@@ -163,7 +166,9 @@ def _check_pull(answers: Mapping[str, str]) -> str:
 # Run, exec and shell
 
 
-def run_form(image: Image, *, verb: str = "run", in_tmux: bool = False) -> Form:
+def run_form(
+    image: Image, *, verb: str = "run", in_tmux: bool = False, prefer_window: bool = True
+) -> Form:
     """Ask how to run an image, or open a shell in it."""
     places = (WINDOW, HERE) if in_tmux else (HERE,)
     return Form(
@@ -176,7 +181,12 @@ def run_form(image: Image, *, verb: str = "run", in_tmux: bool = False) -> Form:
             Field(key="cwd", label="Folder", hint="the image's own WORKDIR"),
             Field(key="runtime", label="Runtime", choices=("any", "crun", "runc")),
             _flag("fakeroot", "As root"),
-            Field(key="place", label="Terminal", choices=places),
+            Field(
+                key="place",
+                label="Terminal",
+                choices=places,
+                value=WINDOW if in_tmux and prefer_window else HERE,
+            ),
         ),
         compose=lambda answers: _compose_run(answers, verb, short_path(image.path)),
         check=lambda answers: _check_run(answers, verb, image.path),
@@ -252,3 +262,134 @@ def _check_login(answers: Mapping[str, str]) -> str:
     if not answers["user"].strip() or not answers["password"]:
         raise UsageError("A user name and a password or token are needed.")
     return ""
+
+
+# Build
+
+
+def build_form(folder: Path) -> Form:
+    """Ask what to build; a Dockerfile in ``folder`` is filled in."""
+    names = ("Dockerfile", "Containerfile")
+    found = next((name for name in names if (folder / name).is_file()), "")
+    return Form(
+        title="Build an image",
+        go="Build",
+        fields=(
+            Field(key="target", label="File", value=f"{folder.name}.oci.sif" if found else ""),
+            Field(key="source", label="From", value=found, hint="a Dockerfile, a folder, a URL"),
+            Field(key="args", label="Arguments", hint="NAME=value, several with spaces between"),
+            Field(key="stage", label="Stage", hint="the last one"),
+            Field(
+                key="builder",
+                label="Builder",
+                choices=("any", "buildctl", "buildx", "docker", "buildah", "podman"),
+            ),
+            _flag("no_cache", "Anew"),
+            _flag("force", "Overwrite"),
+        ),
+        compose=_compose_build,
+        check=_check_build,
+        note="It becomes a job: it goes on when you quit or lose the connection.",
+    )
+
+
+def _compose_build(answers: Mapping[str, str]) -> CommandLine:
+    pairs = [word for pair in _words(answers["args"]) for word in ("--build-arg", pair)]
+    builder = answers["builder"]
+    target = answers["target"].strip() or "TARGET"
+    source = [answers["source"].strip()] if answers["source"].strip() else []
+    shared = [*_switch(answers, "force", "--force"), *pairs]
+    ours = [
+        *(["--builder", builder] if builder != "any" else []),
+        *_option(answers, "stage", "--target"),
+        *_switch(answers, "no_cache", "--no-cache"),
+    ]
+    return CommandLine(
+        argv=("build", *shared, *ours, target, *source),
+        singularity=("build", "--oci", *shared, target, *(source or ["Dockerfile"])),
+    )
+
+
+def _check_build(answers: Mapping[str, str]) -> str:
+    if not answers["target"].strip():
+        raise UsageError("Which file shall the image be written to?")
+    for pair in _words(answers["args"]):
+        if "=" not in pair:
+            raise UsageError(f"{pair!r} is not NAME=value")
+    source = answers["source"].strip()
+    if source and "://" not in source and not Path(source).exists():
+        raise UsageError(f"there is no {source!r} here")
+    return f"{source or './Dockerfile'} -> {answers['target'].strip()}"
+
+
+# Push
+
+
+def push_form(image: Image) -> Form:
+    """Ask where to push an image."""
+    return Form(
+        title=f"Push {image.title}",
+        go="Push",
+        fields=(
+            Field(
+                key="reference",
+                label="To",
+                value=f"{image.name}:{image.tag}" if image.tag else "",
+                hint="ghcr.io/group/name:tag",
+            ),
+            Field(key="transport", label="As", choices=("docker", "oras")),
+            _flag("no_https", "No TLS"),
+        ),
+        compose=lambda answers: _compose_push(answers, short_path(image.path)),
+        check=_check_push,
+        note="docker: an image that every tool runs; oras: the file as it is.  It becomes a job.",
+    )
+
+
+def _compose_push(answers: Mapping[str, str], image: str) -> CommandLine:
+    reference = answers["reference"].strip().partition("://")[2] or answers["reference"].strip()
+    uri = f"{answers['transport']}://{reference or 'HOST/NAME:TAG'}"
+    argv = ("push", *_switch(answers, "no_https", "--no-https"), image, uri)
+    return CommandLine(argv=argv, singularity=argv)
+
+
+def _check_push(answers: Mapping[str, str]) -> str:
+    from backend.reference import parse
+
+    if not answers["reference"].strip():
+        raise UsageError("To where?")
+    return str(parse(_compose_push(answers, "x").argv[-1]))
+
+
+# Commands of the user's own
+
+
+def custom_form(command: CustomCommand, subject: Mapping[str, str]) -> Form:
+    """Ask what a command of the user's own wants to know."""
+    return Form(
+        title=command.name,
+        go="Run",
+        fields=tuple(
+            Field(key=one.name, label=one.label, value=one.value, choices=one.choices)
+            for one in command.inputs
+        ),
+        compose=lambda answers: CommandLine(
+            argv=fill(command.argv, {**subject, **answers}), program=()
+        ),
+    )
+
+
+def fill(argv: Sequence[str], values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return an argument list with ``{name}`` filled in; each word stays one word.
+
+    Raises:
+        UsageError: A name has no value.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        found = values.get(match.group(1))
+        if found is None:
+            raise UsageError(f"nothing is selected that could be the {match.group(1)}")
+        return found
+
+    return tuple(re.sub(r"\{(\w+)\}", value, word) for word in argv)

@@ -19,6 +19,8 @@ import termios
 from typing import TYPE_CHECKING
 
 from backend.errors import BackendError
+from backend.escape import one_line
+from backend.process import run_tool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
     from textual.app import App
 
+_STAMP = "@sifdeck-run"
+"""Option of a tmux window that says which command of ours runs in it."""
+_CLOSING = "printf '\\n[exit status %s; Enter closes the window] ' $status; read -r _"
+_TMUX_S = 5.0
 _QUICK_S = 2.0
 """A program that ends sooner may have printed something that nobody could read yet."""
 
@@ -69,6 +75,32 @@ async def run_foreground(app: App[Any], argv: Sequence[str], shown: str) -> int:
     if error:
         raise BackendError(f"cannot start {shlex.join(argv)}", why=str(error)) from error
     return status
+
+
+async def open_window(argv: Sequence[str], shown: str) -> None:
+    """Run ``argv`` in a new tmux window; a window that still runs the same is shown instead.
+
+    Args:
+        argv: The program.
+        shown: The command line as a person would type it; it also names the window.
+
+    Raises:
+        ToolError: tmux does not do it.
+    """
+    listed = await _tmux("list-windows", "-a", "-F", f"#{{window_id}} #{{{_STAMP}}}")
+    for line in listed.splitlines():
+        window, _, stamp = line.partition(" ")
+        if stamp == shown:
+            await _tmux("select-window", "-t", window)
+            return
+    script = f"{shlex.join(argv)}; status=$?; {_CLOSING}"
+    name = one_line(shown, limit=30)
+    made = await _tmux("new-window", "-P", "-F", "#{window_id}", "-n", name, script)
+    await _tmux("set-option", "-w", "-t", made.strip(), _STAMP, shown)
+
+
+async def _tmux(*argv: str) -> str:
+    return (await run_tool(("tmux", *argv), timeout_s=_TMUX_S)).stdout
 
 
 def _can_hand_over(app: App[Any]) -> bool:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from app.commands import CommandLine
     from app.forms import Form
     from backend.catalog import Image
+    from backend.config import CustomCommand
 
 
 @dataclass
@@ -39,12 +40,14 @@ class CommandRequested(Message):
         done: What to say when it ended well.
         question: What is asked first, one line each; empty asks nothing.
         go: What the button says that does it.
+        shows_output: Whether what it printed is shown, instead of ``done``.
     """
 
     command: CommandLine
     done: str
     question: Sequence[str] = ()
     go: str = "Yes"
+    shows_output: bool = False
 
 
 @dataclass
@@ -66,3 +69,23 @@ class LoginRequested(Message):
     """Somebody wants to log in; the password goes to the command's standard input."""
 
     form: Form
+
+
+@dataclass
+class AttachRequested(Message):
+    """A command that wants a terminal of its own, or ours."""
+
+    command: CommandLine
+
+
+@dataclass
+class CustomRequested(Message):
+    """A command of the user's own is to be run.
+
+    Attributes:
+        command: The command.
+        subject: What the words in braces stand for.
+    """
+
+    command: CustomCommand
+    subject: Mapping[str, str]

@@ -4,27 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 import click
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-TITLES = {
-    "deck": "Everywhere",
-    "list": "In a list",
-    "images": "Images",
-    "image": "One image",
-    "registries": "Registries",
-    "manifest": "One image at a registry",
-    "jobs": "Jobs",
-    "job": "One job",
-    "log": "In a text",
-    "running": "Running",
-    "doctor": "Doctor",
-}
-"""Places in the table of actions, in the order in which they are printed."""
 
 _RESET = (
     "\x1b[?1049l"  # back from the alternate screen
@@ -40,36 +21,23 @@ _RESET = (
 @click.option("--markdown", is_flag=True, help="As tables for a README.")
 def keys(*, markdown: bool) -> None:
     """Print the keys of the deck, what they do, and the command line that does the same."""
-    from app.commands import actions_of
+    from app import keysheet
+    from app.commands import actions_of, check_keys, keys_of
+    from backend.config import load_config
+    from backend.paths import config_home, site_config
 
-    for view, title in TITLES.items():
+    bound = load_config(config_home() / "config.toml", site_config()).keys
+    for clash in check_keys(bound):
+        click.echo(f"WARNING: {clash}", err=True)
+    for view in keysheet.TITLES:
         if actions_of(view):
-            lines = sheet(view, title) if markdown else plain(view, title)
+            lines = (
+                keysheet.markdown(view)
+                if markdown
+                else keysheet.plain(view, lambda action: keys_of(action, bound))
+            )
             click.echo("\n".join(lines))
             click.echo()
-
-
-def plain(view: str, title: str) -> Iterator[str]:
-    """Yield the lines of one place."""
-    from app.commands import actions_of, key_name
-
-    yield title
-    for action in actions_of(view):
-        names = " ".join(map(key_name, action.keys)) or "-"
-        command = f"  [{action.command({})}]" if action.argv else ""
-        yield f"  {action.id:22} {names:16} {action.help}{command}"
-
-
-def sheet(view: str, title: str) -> Iterator[str]:
-    """Yield the lines of one place as a table in Markdown."""
-    from app.commands import actions_of, key_name
-
-    yield f"| {title} | | the same by hand |"
-    yield "|---|---|---|"
-    for action in actions_of(view):
-        names = " ".join(f"`{key_name(key)}`" for key in action.keys) or "palette"
-        command = f"`{action.command({})}`" if action.argv else ""
-        yield f"| {names} | {action.help} | {command} |"
 
 
 @click.command("reset-tty")

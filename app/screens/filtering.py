@@ -32,6 +32,19 @@ class FilterScreen(ViewScreen, Generic[Row]):
         """Return the line in which the filter is typed; it shows itself when needed."""
         yield Input(placeholder="words  !without  ~letters", compact=True, id="filter")
 
+    def restore_order(self, default: str = "") -> None:
+        """Sort as the user last did, else by ``default``; a minus means turned round."""
+        order = self.desk.memory.orders.get(self.VIEW, default)
+        self.roster.sort_by(order.removeprefix("-"), reverse=order.startswith("-"))
+
+    def remember_order(self) -> None:
+        """Keep how the list is sorted for the next time."""
+        roster = self.roster
+        order = f"{'-' if roster.reverse else ''}{roster.sorted_by}"
+        if self.desk.memory.orders.get(self.VIEW, "") != order:
+            self.desk.memory.orders[self.VIEW] = order
+            self.desk.memory.save()
+
     def action_filter(self) -> None:
         """Type a filter."""
         line = self.query_one("#filter", Input)
@@ -76,5 +89,6 @@ class FilterScreen(ViewScreen, Generic[Row]):
             if key:
                 again = key == roster.sorted_by
                 roster.sort_by(key, reverse=not roster.reverse if again else False)
+                self.remember_order()
 
         self.app.push_screen(ChooseDialog("Sort by", names, roster.sorted_by), chosen)

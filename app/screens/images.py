@@ -11,9 +11,10 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from app.commands import CommandLine
+from app.commands import BY_ID, CommandLine
+from app.forms import push_form
 from app.inspection import inspect_file
-from app.requests import CommandRequested, RunRequested
+from app.requests import CommandRequested, JobRequested, RunRequested
 from app.screens.filtering import FilterScreen
 from app.screens.image import ImageScreen
 from app.screens.inspector import Inspector
@@ -76,7 +77,7 @@ class ImagesScreen(FilterScreen[Image]):
     def on_mount(self) -> None:
         """Read the catalogue."""
         super().on_mount()
-        self.roster.sort_by("created")
+        self.restore_order("created")
         self.roster.focus()
 
     @property
@@ -207,6 +208,17 @@ class ImagesScreen(FilterScreen[Image]):
     def _request_run(self, verb: str) -> None:
         if image := self.roster.current:
             self.post_message(RunRequested(image, verb))
+
+    def action_push(self) -> None:
+        """Ask where to push the image."""
+        if image := self.roster.current:
+            self.post_message(JobRequested(push_form(image)))
+
+    def action_verify(self) -> None:
+        """Check the image; what comes out is shown."""
+        if image := self.roster.current:
+            command = BY_ID["images.verify"].command({"image": short_path(image.path)})
+            self.post_message(CommandRequested(command=command, done="", shows_output=True))
 
     def action_delete(self) -> None:
         """Ask, then delete the image or all marked ones."""

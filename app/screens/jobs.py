@@ -117,6 +117,7 @@ class JobsScreen(FilterScreen[JobRow]):
     def on_mount(self) -> None:
         """Show the jobs."""
         super().on_mount()
+        self.restore_order()
         self.roster.focus()
 
     @property

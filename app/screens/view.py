@@ -21,6 +21,7 @@ from app.commands import (
     key_name,
 )
 from app.dialogs.prompt import PromptDialog
+from app.requests import CustomRequested
 from app.words import bar, duration, percent, size
 from backend.escape import one_line
 from widgets import ansi
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from app.board import Board, JobRow
     from app.desk import Desk
+    from backend.config import CustomCommand
     from backend.progress import Progress
 
 Row = TypeVar("Row")
@@ -220,6 +222,10 @@ class ViewScreen(Screen[None]):
             await self.app.run_action(action.name, default_namespace=focused)
         else:
             await self.app.run_action(action.name, default_namespace=node)
+
+    def do_custom(self, command: CustomCommand) -> None:
+        """Ask for a command of the user's own to be run on what the cursor is on."""
+        self.post_message(CustomRequested(command, self.subject()))
 
     def reload(self) -> None:
         """Read again what is shown; jobs are always up to date."""
