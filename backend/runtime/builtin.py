@@ -44,13 +44,16 @@ _UNSHARED = {"ipc": kernel.CLONE_NEWIPC, "uts": kernel.CLONE_NEWUTS, "network": 
 _STRICTER = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
 
 
-def run(bundle: str, document: dict[str, Any], terminal: socket.socket | None) -> NoReturn:
+def run(
+    bundle: str, document: dict[str, Any], terminal: socket.socket | None, filter_code: bytes
+) -> NoReturn:
     """Become the container's process; leaves only by exception or exit.
 
     Args:
         bundle: The folder with ``rootfs``.
         document: What ``config.json`` holds.
         terminal: Where the other side of the container's terminal is sent to; None for pipes.
+        filter_code: Program of the system call filter; empty for none.
 
     Raises:
         OSError: The host does not allow a step; ``filename`` names it.
@@ -68,7 +71,7 @@ def run(bundle: str, document: dict[str, Any], terminal: socket.socket | None) -
     os.setsid()
     if terminal:
         _take_terminal(terminal, owner=0 if "user" in namespaces else process["user"]["uid"])
-    _become(document, nested="user" in namespaces)
+    _become(document, filter_code, nested="user" in namespaces)
     _execute(process)
 
 
@@ -153,11 +156,11 @@ def _take_terminal(peer: socket.socket, *, owner: int) -> None:
     kernel.bind(f"/dev/pts/{number}", "/dev/console")
 
 
-def _become(document: dict[str, Any], *, nested: bool) -> None:
+def _become(document: dict[str, Any], filter_code: bytes, *, nested: bool) -> None:
     """Become the container's user, with the capabilities that the document grants."""
     process = document["process"]
     user, held = process["user"], process["capabilities"]
-    if _may_set_groups():
+    if _may_set_groups() and "annotations" not in document:  # which ask to keep the groups
         os.setgroups(user.get("additionalGids", []))
     if nested:
         kernel.unshare(kernel.CLONE_NEWUSER, "user namespace")
@@ -165,7 +168,9 @@ def _become(document: dict[str, Any], *, nested: bool) -> None:
     kernel.limit_bounding({_number(name) for name in held["bounding"]})
     if process["noNewPrivileges"]:
         kernel.forbid_new_privileges()
-    os.umask(user.get("umask", 0o022))
+    os.umask(user["umask"])
+    if filter_code:  # now, since it takes a capability that goes with the change of user
+        kernel.install_filter(filter_code)
     os.setresgid(user["gid"], user["gid"], user["gid"])
     ambient = {_number(name) for name in held["ambient"]}
     if user["uid"]:

@@ -5,200 +5,187 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from backend.errors import LaunchError
-from backend.runtime import engine, host, image, plan
+from backend.errors import LaunchError, UsageError
+from backend.runtime import engine, host, plan, storage
+from backend.runtime.arguments import choose_arguments
 from backend.runtime.environment import compose_environment
-from backend.runtime.identity import (
-    Identity,
-    User,
-    default_user,
-    identify,
-    read_caller,
-    resolve_user,
-)
-from backend.runtime.options import Bind
+from backend.runtime.identity import User, default_user, identify, read_caller
+from backend.runtime.image import find_user, read_image
+from backend.runtime.mounts import Place, plan_mounts
+from backend.runtime.privileges import grant
 from backend.runtime.spec import Container, describe
 
 if TYPE_CHECKING:
     from backend.events import Report
-    from backend.runtime.identity import Caller
+    from backend.runtime.engine import Engine
+    from backend.runtime.identity import Caller, Identity
     from backend.runtime.image import RunnableImage
+    from backend.runtime.mounts import Mounts
     from backend.runtime.options import RunOptions
-    from backend.runtime.plan import Layer, Plan, Rootfs
+    from backend.runtime.plan import Namespace, Plan, Rootfs
 
-_SHELL = 'if test -x /bin/bash; then exec /bin/bash --norc "$@"; fi; exec /bin/sh "$@"'
-_AS_ROOT = "uid=0,gid=0,kernel_cache,attr_timeout=86400,entry_timeout=86400,negative_timeout=86400"
-"""Options of the high-level squashfuse, which by itself caches nothing; an image never changes."""
-_HOST_FILES = ("/etc/resolv.conf", "/etc/hosts")
-"""Shown in the container, which shares the host's network."""
+_DEFAULT_UMASK = 0o022
 
 
-def plan_image(path: Path, options: RunOptions, report: Report) -> Plan:
+def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
     """Return what the launcher shall do for an image file.
 
     Args:
-        path: An OCI-SIF file.
+        path: An OCI-SIF or a native SIF file.
         options: What the user asked for.
         report: Hears of the extraction, where the host cannot mount.
 
     Raises:
         LaunchError: This host or this image cannot.
         FormatError: The file is not what it should be.
+        UsageError: Options that exclude each other.
     """
-    return make_plan(image.read_image(path), options, report)
+    runnable = read_image(path)
+    caller = read_caller(host.find_map_tools() if os.getuid() else ())
+    identity = identify(caller, _choose_user(runnable, options, caller))
+    runtime = engine.choose_engine(options.runtime, identity)
+    _check(options, runtime, caller)
+    place = Place(
+        session=find_session(),
+        memory=host.memory_limit(),
+        real_root=caller.real_root,
+        home=_home(options, identity.user),
+        host_home=caller.home,
+        cwd=os.getcwd(),
+    )
+    mounts = plan_mounts(options, identity, place, storage.find_data(options.binds))
+    container = _describe(runnable, options, identity, mounts)
+    return _assemble(container, mounts, runtime, (runnable, options, caller), report)
 
 
 def become_launcher(wanted: Plan) -> NoReturn:
     """Replace this process by the launcher, which ends with the container's status."""
     descriptor = plan.store(wanted)
-    launcher = str(Path(__file__).with_name("launch.py"))
+    launcher = os.path.join(os.path.dirname(__file__), "launch.py")
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, str(descriptor)])
 
 
-def make_plan(runnable: RunnableImage, options: RunOptions, report: Report) -> Plan:
-    """Return what the launcher shall do.
+def _choose_user(runnable: RunnableImage, options: RunOptions, caller: Caller) -> User:
+    spec = "0" if options.fakeroot else options.user or runnable.user
+    return find_user(runnable, spec) if spec else default_user(caller)
+
+
+def _check(options: RunOptions, runtime: Engine, caller: Caller) -> None:
+    """Refuse what this runtime or this user cannot have.
 
     Raises:
-        LaunchError: This host or this image cannot.
+        UsageError: An option cannot be honoured.
     """
-    caller = read_caller(host.find_map_tools() if os.getuid() else ())
-    identity = identify(caller, _choose_user(runnable, options, caller))
-    arguments = choose_arguments(runnable, options)
-    environment = compose_environment(runnable, options, identity.user.home)
-    working_dir = options.working_dir or runnable.config.working_dir or "/"
-    memory = host.memory_limit()
-    session = find_session()
-    binds = [*_host_files(options), *options.binds]
+    if options.keep_groups and runtime.kind == "runc":
+        raise UsageError("runc cannot keep the host's groups", hint="use crun or builtin")
+    if options.keep_groups and caller.uid == 0:
+        raise UsageError("--keep-groups is for ordinary users; root has no groups to keep")
+    if options.publish and options.network != "private":
+        raise UsageError("a port can only be published from a private network", hint="add --net")
+
+
+def _home(options: RunOptions, user: User) -> str:
+    """Return the home of the container's user; empty for none."""
+    if options.no_home or "home" in options.no_mount:
+        return ""
+    return options.home.rpartition(":")[2] or user.home
+
+
+def _describe(
+    runnable: RunnableImage, options: RunOptions, identity: Identity, mounts: Mounts
+) -> Container:
+    """Return what config.json says."""
+    place = mounts.place
     terminal = os.get_terminal_size(0) if os.isatty(0) and os.isatty(1) else None
-    runtime = engine.choose_engine(options.runtime, identity)
-    document = describe(
-        Container(
-            identity=identity,
-            arguments=arguments,
-            environment=environment,
-            working_dir=working_dir,
-            terminal=(terminal.lines, terminal.columns) if terminal else None,
-            binds=[
-                replace(bind, source=f"{session}/binds/{number}")
-                for number, bind in enumerate(binds)
-            ],
-            memory=memory,
-            real_root=caller.real_root,
-            hostname=options.hostname,
-        )
+    working_dir = options.working_dir or runnable.working_dir or "/"
+    if not options.compat and not options.working_dir:
+        working_dir = place.cwd
+    return Container(
+        identity=identity,
+        arguments=choose_arguments(runnable, options),
+        environment=compose_environment(runnable, options, place.home or "/"),
+        working_dir=working_dir,
+        terminal=(terminal.lines, terminal.columns) if terminal else None,
+        umask=_DEFAULT_UMASK if options.umask is None else options.umask,
+        privileges=grant(options, identity),
+        mounts=mounts.entries,
+        hostname=options.hostname,
+        share_pids=options.share_pids or (not place.real_root and host.has_masked_proc()),
+        own_network=options.network == "none",
+        read_only=not (options.compat or options.writable or options.writable_tmpfs),
+        keep_groups=options.keep_groups,
     )
-    squashfuse = _find_squashfuse(identity)
+
+
+def _assemble(
+    container: Container,
+    mounts: Mounts,
+    runtime: Engine,
+    asked: tuple[RunnableImage, RunOptions, Caller],
+    report: Report,
+) -> Plan:
+    runnable, options, caller = asked
+    identity, session = container.identity, mounts.place.session
+    document = describe(container)
+    file_systems = storage.choose(runnable, options, identity, caller, report)
     return {
-        "image": str(runnable.path),
-        "layers": _layers(runnable, squashfuse, identity, caller, report),
-        "squashfuse": squashfuse,
-        "overlayfuse": host.find_program("fuse-overlayfs"),
+        "image": runnable.path,
+        **file_systems,
         "session": session,
-        "namespace": None
-        if identity.mode == "root"
-        else {
-            "uids": list(identity.uids),
-            "gids": list(identity.gids),
-            "tools": list(caller.map_tools) if identity.mode == "subordinate" else [],
-        },
+        "namespace": _namespace(identity, caller),
         "become_root": identity.mode == "subordinate" and identity.user.uid != 0,
-        "memory": memory,
-        "rootfs": _rootfs(identity, arguments[0], environment["PATH"], working_dir),
-        "binds": [bind.source for bind in binds],
+        "memory": mounts.place.memory,
+        "rootfs": _rootfs(container, mounts.place.home),
+        "sources": mounts.sources,
+        "share_pids": container.share_pids,
+        "keep_groups": container.keep_groups,
+        "filter": _filter(runtime, document),
         "config": json.dumps(document),
         "runtime": engine.run_command(runtime, session=session, name=f"sifdeck-{os.getpid()}"),
         "runtime_kind": runtime.kind,
-        "terminal": terminal is not None,
+        "terminal": container.terminal is not None,
     }
 
 
-def choose_arguments(runnable: RunnableImage, options: RunOptions) -> tuple[str, ...]:
-    """Return the program and its arguments, as Docker puts them together.
-
-    Raises:
-        LaunchError: The image has no command and the user gave none.
-    """
-    if options.action == "shell":
-        return ("/bin/sh", "-c", _SHELL, "sh", *options.arguments)
-    if options.action == "exec":
-        return options.arguments
-    config = runnable.config
-    arguments = (*config.entrypoint, *(options.arguments or config.cmd))
-    if not arguments or not arguments[0]:
-        raise LaunchError(
-            f"{runnable.path.name} says no command to run",
-            why="it has neither ENTRYPOINT nor CMD",
-            hint=f"name one: sifdeck exec {runnable.path.name} COMMAND",
-        )
-    return arguments
-
-
-def _choose_user(runnable: RunnableImage, options: RunOptions, caller: Caller) -> User:
-    spec = "0" if options.fakeroot else options.user or runnable.config.user
-    if not spec:
-        return default_user(caller)
-    if spec in {"0", "0:0"}:
-        return User(uid=0, gid=0, home="/root")
-    return resolve_user(spec, *image.read_accounts(runnable))
-
-
-def _find_squashfuse(identity: Identity) -> list[str]:
-    """Return the FUSE server and its options; empty when this host cannot mount."""
-    if not host.can_open_fuse():
-        return []
-    if identity.mode != "single":
-        server = host.find_program("squashfuse_ll", "squashfuse")
-        return [server] if server else []
-    # With one id, the files of all others must look like root's; squashfuse_ll cannot do that.
-    server = host.find_program("squashfuse")
-    return [server, _AS_ROOT] if server else []
-
-
-def _layers(
-    runnable: RunnableImage,
-    squashfuse: list[str],
-    identity: Identity,
-    caller: Caller,
-    report: Report,
-) -> list[Layer]:
-    if squashfuse:
-        return [{"source": str(runnable.path), "offset": layer.offset} for layer in runnable.layers]
-    from backend.runtime.extraction import extract_layers
-
-    folders = extract_layers(runnable, identity, caller, report)
-    return [{"source": str(folder), "offset": -1} for folder in folders]
-
-
-def _rootfs(identity: Identity, program: str, path: str, working_dir: str) -> Rootfs:
-    user = identity.user
-    known = {"passwd": "", "group": ""}
-    if user.name:
-        known["passwd"] = f"{user.name}:x:{user.uid}:{user.gid}:{user.name}:{user.home}:/bin/sh"
-        known["group"] = f"{user.name}:x:{user.gid}:"
+def _namespace(identity: Identity, caller: Caller) -> Namespace | None:
+    if identity.mode == "root":
+        return None
     return {
-        "passwd": known["passwd"],
-        "group": known["group"],
-        "home": user.home if user.name else "",
-        "owner": (0, 0) if identity.nested else (user.uid, user.gid),
-        "program": program,
-        "path": path,
-        "cwd": working_dir,
+        "uids": list(identity.uids),
+        "gids": list(identity.gids),
+        "tools": list(caller.map_tools) if identity.mode == "subordinate" else [],
     }
 
 
-def _host_files(options: RunOptions) -> list[Bind]:
-    taken = {bind.target for bind in options.binds}
-    return [
-        Bind(source=path, target=path, read_only=True)
-        for path in _HOST_FILES
-        if path not in taken and os.path.isfile(path)
-    ]
+def _filter(runtime: Engine, document: dict[str, object]) -> bytes:
+    """Return the system call filter for the built-in runtime; the others make their own."""
+    linux = document["linux"]
+    if runtime.kind != "builtin" or not isinstance(linux, dict) or "seccomp" not in linux:
+        return b""
+    from backend.runtime.seccomp import compile_filter
+
+    return compile_filter(linux["seccomp"])
+
+
+def _rootfs(container: Container, home: str) -> Rootfs:
+    user = container.identity.user
+    passwd = group = ""
+    if user.name:
+        passwd = f"{user.name}:x:{user.uid}:{user.gid}:{user.name}:{home or '/'}:/bin/sh"
+        group = f"{user.name}:x:{user.gid}:"
+    return {
+        "passwd": passwd,
+        "group": group,
+        "home": home if user.name else "",
+        "owner": (0, 0) if container.identity.nested else (user.uid, user.gid),
+        "program": container.arguments[0],
+        "path": container.environment["PATH"],
+        "cwd": container.working_dir,
+    }
 
 
 def find_session() -> str:
@@ -207,9 +194,9 @@ def find_session() -> str:
     One that ships with us, so that it hides nothing; unless another id of the container could
     not reach it, because a folder above it is closed to others.
     """
-    own = Path(__file__).with_name("session")
-    if all(folder.stat().st_mode & 0o001 for folder in own.parents):
-        return str(own)
+    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), "session")
+    if all(os.stat(folder).st_mode & 0o001 for folder in _above(own)):
+        return own
     for other in ("/mnt", "/media", "/srv", "/opt"):
         if os.path.isdir(other):
             return other
@@ -218,3 +205,8 @@ def find_session() -> str:
         why=f"others cannot reach {own}, and /mnt, /media, /srv and /opt do not exist",
         hint="install sifdeck in a folder that everybody may enter (chmod o+x)",
     )
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:count]) or "/" for count in range(1, len(parts))]

@@ -25,10 +25,10 @@ def compose_environment(runnable: RunnableImage, options: RunOptions, home: str)
     The image's, then ``SINGULARITYENV_X``, then the user's ``--env-file`` and ``--env``; at last
     what the host passes on and nothing has set.
     """
-    found = dict(_pairs(runnable.config.env))
+    found = dict(_pairs(runnable.env))
     found.setdefault("PATH", PATH)
-    found["SINGULARITY_CONTAINER"] = str(runnable.path)
-    found["SINGULARITY_NAME"] = runnable.path.name
+    found["SINGULARITY_CONTAINER"] = runnable.path
+    found["SINGULARITY_NAME"] = runnable.name
     for prefix in _PREFIXES:
         for name, value in os.environ.items():
             if name.startswith(prefix) and len(name) > len(prefix):

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 
     from backend.events import Report
     from backend.runtime.identity import Caller, Identity
-    from backend.runtime.image import RunnableImage
-    from backend.sif.ocisif import LayerPlace
+    from backend.runtime.image import Layer, RunnableImage
 
 _FREE_SHARE = 0.95
 """Of a file system's free space that one layer may fill."""
@@ -66,7 +65,8 @@ def extract_layers(
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     folders = []
     for layer in runnable.layers:
-        target = home / _folder_name(layer, identity)
+        digest = layer.digest or _digest(runnable.path, layer)
+        target = home / _folder_name(digest, identity)
         if not target.is_dir():
             with _locked(target):
                 if not target.is_dir():  # another process may have done it while we waited
@@ -75,19 +75,20 @@ def extract_layers(
     return folders
 
 
-def _folder_name(layer: LayerPlace, identity: Identity) -> str:
+def _folder_name(digest: str, identity: Identity) -> str:
     """Return the name that a layer has, with the owners that the identity gives it."""
     user = identity.user
     owners = f"{user.uid}.{user.gid}" if identity.mode == "subordinate" else identity.mode
-    return f"{layer.digest.partition(':')[2]}-{owners}"
+    return f"{digest.partition(':')[2]}-{owners}"
 
 
 def _extract(
-    image: Path, layer: LayerPlace, target: Path, who: tuple[Identity, Caller], report: Report
+    image: str, layer: Layer, target: Path, who: tuple[Identity, Caller], report: Report
 ) -> None:
     report(Note(level="info", text="This host has no usable FUSE: extracting the image"))
-    with image.open("rb") as file:
-        _verify(file.fileno(), layer)
+    if layer.digest:
+        _verify(image, layer)
+    with open(image, "rb") as file:
         reader = SquashfsReader(file, offset=layer.offset)
         _check_space(reader, target.parent)
         keep_owners = who[0].mode != "single"
@@ -112,17 +113,23 @@ def _locked(target: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _verify(descriptor: int, layer: LayerPlace) -> None:
+def _digest(image: str, layer: Layer) -> str:
+    """Return the SHA-256 digest of a layer's bytes."""
+    found = hashlib.sha256()
+    with open(image, "rb") as file:
+        for position in range(layer.offset, layer.offset + layer.size, _HASH_CHUNK):
+            size = min(_HASH_CHUNK, layer.offset + layer.size - position)
+            found.update(os.pread(file.fileno(), size, position))
+    return f"sha256:{found.hexdigest()}"
+
+
+def _verify(image: str, layer: Layer) -> None:
     """Hold the layer's bytes against its digest, since other images will trust the folder."""
-    algorithm, _, wanted = layer.digest.partition(":")
-    found = hashlib.new(algorithm)
-    for position in range(layer.offset, layer.offset + layer.size, _HASH_CHUNK):
-        size = min(_HASH_CHUNK, layer.offset + layer.size - position)
-        found.update(os.pread(descriptor, size, position))
-    if found.hexdigest() != wanted:
+    found = _digest(image, layer)
+    if found != layer.digest:
         raise VerificationError(
             "a layer of the image is damaged",
-            why=f"its digest is {algorithm}:{found.hexdigest()}, not {layer.digest}",
+            why=f"its digest is {found}, not {layer.digest}",
             hint="pull the image again",
         )
 

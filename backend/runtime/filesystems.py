@@ -7,6 +7,7 @@ wait for them for ever.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from backend.errors import LaunchError
@@ -16,7 +17,11 @@ TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backend.runtime.plan import Layer
+    from backend.runtime.plan import Plan, Source
+
+_TRIES = 2000
+_PAUSE_S = 0.002
+"""Looks for a mount that a server makes by itself, and the time between two of them."""
 
 
 class Servers:
@@ -60,6 +65,12 @@ class Servers:
         finally:
             os._exit(127)
 
+    def has_lost_one(self) -> bool:
+        """Tell whether one has ended since the last look."""
+        pid = os.waitpid(-1, os.WNOHANG)[0]
+        self.running.discard(pid)
+        return pid != 0
+
     def drain(self) -> None:
         """Wait until the relay has copied all output."""
         if self.relay in self.running:
@@ -75,19 +86,36 @@ class Servers:
         self.running.clear()
 
 
-def mount_squashfs(servers: Servers, layer: Layer, target: str, command: Sequence[str]) -> None:
-    """Mount the squashfs at ``layer`` on the folder ``target``.
+def mount_layer(servers: Servers, layer: Source, target: str, plan: Plan) -> str:
+    """Mount a layer of the root on the folder ``target``; return the folder with its files.
+
+    Raises:
+        OSError: FUSE cannot be used, or a folder is not there.
+        LaunchError: An ext3 could not be mounted.
+    """
+    if layer["kind"] == "squashfs":
+        mount_squashfs(servers, layer, target, plan["squashfuse"])
+    elif layer["kind"] == "folder":
+        kernel.bind(layer["path"], target)
+    else:
+        mount_ext3(servers, layer["path"], layer["offset"], target, plan["ext3fuse"], "ro")
+        return f"{target}/upper"
+    return target
+
+
+def mount_squashfs(servers: Servers, source: Source, target: str, command: Sequence[str]) -> None:
+    """Mount the squashfs in ``source`` on the folder ``target``.
 
     Args:
         servers: Gets the server.
-        layer: With an offset.
+        source: With an offset.
         target: An empty folder.
         command: The server and its options; the offset and the files are added.
 
     Raises:
         OSError: FUSE cannot be used.
     """
-    options = ",".join([*command[1:], f"offset={layer['offset']}"])
+    options = ",".join([*command[1:], f"offset={source['offset']}"])
     device = os.open("/dev/fuse", os.O_RDWR)
     try:
         kernel.mount(
@@ -99,46 +127,88 @@ def mount_squashfs(servers: Servers, layer: Layer, target: str, command: Sequenc
             # Other ids of the container may look, within the image's own permissions.
             ",allow_other,default_permissions",
         )
-        server = [command[0], "-f", "-o", options, layer["source"], f"/dev/fd/{device}"]
+        server = [command[0], "-f", "-o", options, source["path"], f"/dev/fd/{device}"]
         servers.start(server, keep=device)
     finally:
         os.close(device)
 
 
-def mount_overlay(servers: Servers, lowers: Sequence[str], session: str, overlayfuse: str) -> None:
-    """Lay a writable tmpfs over ``lowers`` (top first), at ``session``/rootfs.
+def mount_ext3(
+    servers: Servers, file: str, offset: int, target: str, program: str, access: str
+) -> None:
+    """Mount the ext3 in ``file`` on the folder ``target``; ``access`` is ``ro`` or ``rw``.
+
+    Raises:
+        LaunchError: It is in use, damaged, or cannot be written to.
+    """
+    options = f"fakeroot,{access},allow_other,default_permissions,offset={offset}"
+    _serve_and_wait(servers, [program, "-f", "-o", options, file, target], "fuse2fs")
+
+
+def mount_overlay(servers: Servers, lowers: Sequence[str], session: str, plan: Plan) -> None:
+    """Lay the plan's writable layer over ``lowers`` (top first), at ``session``/rootfs.
 
     Raises:
         LaunchError: Neither the kernel nor fuse-overlayfs can do it.
     """
-    upper, work, rootfs = f"{session}/upper", f"{session}/work", f"{session}/bundle/rootfs"
-    options = f"lowerdir={':'.join(lowers)},upperdir={upper},workdir={work}"
+    rootfs = f"{session}/bundle/rootfs"
+    place = _upper(servers, session, plan)
+    options = f"lowerdir={':'.join(lowers)},upperdir={place}/upper,workdir={place}/work"
     try:
-        # Without user xattrs (tmpfs before Linux 6.6) removing a folder of the image fails.
-        os.setxattr(upper, "user.sifdeck", b"")
-        kernel.mount("overlay", rootfs, "overlay", kernel.MS_NODEV, f"{options},userxattr")
+        _mount_kernel_overlay(place, rootfs, options, on_fuse=plan["upper"]["offset"] >= 0)
     except OSError as error:
-        if not overlayfuse:
+        if not plan["overlayfuse"]:
             raise LaunchError(
                 "cannot lay a writable layer over the image",
                 why=f"the kernel cannot ({error.strerror}), and there is no fuse-overlayfs",
                 hint="install fuse-overlayfs, or use Linux 6.6 or later; see: sifdeck doctor",
             ) from error
-        _serve_overlay(servers, [overlayfuse, "-f", "-o", f"{options},noacl,allow_other", rootfs])
+        options += ",noacl,allow_other"
+        argv = [plan["overlayfuse"], "-f", "-o", options, rootfs]
+        _serve_and_wait(servers, argv, "fuse-overlayfs")
 
 
-def _serve_overlay(servers: Servers, argv: list[str]) -> None:
-    """Start fuse-overlayfs, which mounts by itself, and wait until it has."""
+def _mount_kernel_overlay(place: str, rootfs: str, options: str, *, on_fuse: bool) -> None:
+    if on_fuse:
+        raise OSError(errno.EOPNOTSUPP, "the kernel takes no upper layer from FUSE", rootfs)
+    # Without user xattrs (tmpfs before Linux 6.6) removing a folder of the image fails.
+    os.setxattr(f"{place}/upper", "user.sifdeck", b"")
+    kernel.mount("overlay", rootfs, "overlay", kernel.MS_NODEV, f"{options},userxattr")
+
+
+def _upper(servers: Servers, session: str, plan: Plan) -> str:
+    """Return the folder with ``upper`` and ``work``."""
+    upper = plan["upper"]
+    if not upper["path"]:
+        place = session
+    elif upper["offset"] < 0:
+        place = f"{session}/overlay"
+        kernel.bind(upper["path"], place)
+    else:
+        place = f"{session}/overlay"
+        mount_ext3(servers, upper["path"], upper["offset"], place, plan["ext3fuse"], "rw")
+    for name in ("upper", "work"):
+        if not os.path.isdir(f"{place}/{name}"):
+            os.mkdir(f"{place}/{name}", 0o755)
+            os.chown(f"{place}/{name}", 0, 0)
+    return place
+
+
+def _serve_and_wait(servers: Servers, argv: list[str], name: str) -> None:
+    """Start a FUSE server that mounts by itself on its last argument; wait until it has."""
     import time
 
-    rootfs = argv[-1]
-    outside = os.stat(os.path.dirname(rootfs)).st_dev
+    target = argv[-1]
+    outside = os.stat(os.path.dirname(target)).st_dev
     servers.start(argv, may_mount=True)
-    for _ in range(2000):
-        if os.stat(rootfs).st_dev != outside:
+    for _ in range(_TRIES):
+        if os.stat(target).st_dev != outside:
             return
-        time.sleep(0.002)
+        if servers.has_lost_one():
+            break
+        time.sleep(_PAUSE_S)
     raise LaunchError(
-        "fuse-overlayfs did not mount the writable layer within 4 seconds",
+        f"{name} did not mount {os.path.basename(target)}",
+        why="its own message stands above, if it gave one",
         hint="see: sifdeck doctor",
     )

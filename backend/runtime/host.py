@@ -96,3 +96,12 @@ def _limit_files() -> list[str]:
             elif "memory" in controllers.split(","):
                 found += [f"/sys/fs/cgroup/memory{path}/memory.limit_in_bytes"]
     return found
+
+
+def has_masked_proc() -> bool:
+    """Tell whether something covers a part of /proc, as in a container.
+
+    The kernel then lets a user namespace mount no /proc of its own, which would uncover it.
+    """
+    with open("/proc/self/mountinfo", "rb") as lines:
+        return any(line.split(b" ")[4].startswith(b"/proc/") for line in lines)

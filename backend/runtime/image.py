@@ -1,89 +1,251 @@
-"""A file to run, as far as running it needs to know."""
+"""A file to run, as far as running it needs to know.
+
+What was found is remembered in the cache until the file changes: a start then need not load
+the parsers, which takes longer than the container itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from backend.errors import FormatError
-from backend.oci import media
-from backend.sif.ocisif import read_ocisif
+from backend.errors import FormatError, NotFoundError
+from backend.paths import cache_home
+from backend.runtime.identity import User, resolve_user
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from backend.sif.contents import ImageTree
+    from backend.sif.file import SifFile
+    from backend.sif.records import Descriptor
 
-    from backend.oci.digest import Digest
-    from backend.oci.image import ImageConfig
-    from backend.sif.ocisif import LayerPlace
-    from backend.squashfs.reader import SquashfsReader
-
+_VERSION = 1
+"""Of the form in which images are remembered."""
+_MAX_MEMORY = 1 << 20
+"""Bytes of what is remembered of one image."""
 _MAX_ACCOUNTS = 1 << 20
 """Bytes of an image's passwd or group that are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A file system inside the file.
+
+    Attributes:
+        offset: Byte at which it starts.
+        size: Its bytes.
+        digest: As the manifest names it, not verified; empty in a native SIF, which has none.
+    """
+
+    offset: int
+    size: int
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnableImage:
-    """An image file whose layers are squashfs.
+    """An image file and how to run it.
 
     Attributes:
         path: Absolute.
-        digest: Of the manifest.
-        config: How to run it.
-        layers: Base first.
+        layers: Squashfs, base first.
+        overlay: The writable ext3 layer in the file; None when there is none.
+        is_native: A native SIF, which brings its own ``/.singularity.d`` to start with.
+        env: ``NAME=value`` entries in order.
+        entrypoint: Empty when the image has none.
+        cmd: Default arguments.
+        working_dir: Empty when the image names none.
+        user: Dockerfile ``USER`` as written; empty when absent.
+        users: What was found for a ``USER`` before, by its text.
     """
 
-    path: Path
-    digest: Digest
-    config: ImageConfig
-    layers: tuple[LayerPlace, ...]
+    path: str
+    layers: tuple[Layer, ...]
+    overlay: Layer | None = None
+    is_native: bool = False
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    users: dict[str, User] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file's own name."""
+        return os.path.basename(self.path)
 
 
-def read_image(path: Path) -> RunnableImage:
-    """Read an OCI-SIF file.
+def read_image(path: str) -> RunnableImage:
+    """Read an OCI-SIF file or a native SIF file.
 
     Raises:
         NotFoundError: There is no such file.
-        FormatError: It is none, or holds something that cannot be run.
+        FormatError: It is neither, or holds something that cannot be run.
     """
-    image = read_ocisif(path)
+    path = os.path.abspath(path)
+    try:
+        state = os.stat(path)
+    except OSError as error:
+        raise NotFoundError(f"cannot read {path}: {error.strerror}") from error
+    memory = _memory(state)
+    remembered = _recall(memory, state, path)
+    if remembered:
+        return remembered
+    image = _read(path)
+    _remember(memory, state, image)
+    return image
+
+
+def find_user(image: RunnableImage, spec: str) -> User:
+    """Look up ``USER`` (``name|uid[:group|gid]``) in the image's own passwd and group.
+
+    Raises:
+        LaunchError: The image has no such user or group.
+        FormatError: A layer is damaged, or a file is too large.
+    """
+    if spec in {"0", "0:0"}:
+        return User(uid=0, gid=0, home="/root")
+    if spec in image.users:
+        return image.users[spec]
+    from pathlib import Path
+
+    from backend.sif.contents import ImageTree
+
+    with ImageTree(Path(image.path)) as tree:
+        user = resolve_user(spec, _content(tree, "etc/passwd"), _content(tree, "etc/group"))
+    image.users[spec] = user
+    state = os.stat(image.path)
+    _remember(_memory(state), state, image)
+    return user
+
+
+def _content(tree: ImageTree, path: str) -> bytes:
+    """Return the bytes of a file in the image, or none where there is none."""
+    from backend.squashfs.inode import Kind
+
+    file = tree.lookup(path)
+    if file is None or file.kind is not Kind.FILE:
+        return b""
+    if file.size > _MAX_ACCOUNTS:
+        raise FormatError(f"the image's /{path} is larger than 1 MiB")
+    return b"".join(tree.read(file))
+
+
+# -- the file ----------------------------------------------------------------------------
+
+
+def _read(path: str) -> RunnableImage:
+    from pathlib import Path
+
+    from backend.sif.file import SifFile
+    from backend.sif.records import DataType
+
+    with SifFile(Path(path)) as sif:
+        native = not sif.of_kind(DataType.OCI_ROOT_INDEX)
+        return _read_native(path, sif) if native else _read_oci(path, sif)
+
+
+def _read_oci(path: str, sif: SifFile) -> RunnableImage:
+    from backend.oci import media
+    from backend.sif.ocisif import image_of
+
+    image = image_of(sif)
+    name = os.path.basename(path)
     if image.is_data_container:
-        raise FormatError(
-            f"{path.name} holds data, nothing to run", hint=f"use it with --data {path.name}:/data"
-        )
-    layers = tuple(layer for layer in image.layers if not layer.is_overlay)
-    if not layers:
-        raise FormatError(f"{path.name} has no layer to run")
-    for layer in layers:
+        raise FormatError(f"{name} holds data, nothing to run", hint=f"use --data {name}:/data")
+    stored = [layer for layer in image.layers if not layer.is_overlay]
+    for layer in stored:
         if layer.media_type != media.SQUASHFS_LAYER:
             raise FormatError(
-                f"{path.name} has layers of type {layer.media_type}, which cannot be mounted",
-                hint="pull the image again, or convert it: sifdeck convert",
+                f"{name} has layers of type {layer.media_type}, which cannot be mounted",
+                hint="pull the image again without --layer-format tar",
             )
+    if not stored:
+        raise FormatError(f"{name} has no layer to run")
+    overlay = next((layer for layer in image.layers if layer.is_overlay), None)
+    config = image.config
     return RunnableImage(
-        path=path.absolute(), digest=image.manifest_digest, config=image.config, layers=layers
+        path=path,
+        layers=tuple(Layer(offset=one.offset, size=one.size, digest=one.digest) for one in stored),
+        overlay=Layer(offset=overlay.offset, size=overlay.size) if overlay else None,
+        env=config.env,
+        entrypoint=config.entrypoint,
+        cmd=config.cmd,
+        working_dir=config.working_dir,
+        user=config.user,
     )
 
 
-def read_accounts(image: RunnableImage) -> tuple[bytes, bytes]:
-    """Return the image's ``/etc/passwd`` and ``/etc/group``, empty where it has none.
+def _read_native(path: str, sif: SifFile) -> RunnableImage:
+    from backend.sif.records import DataType, FileSystem, PartitionKind
 
-    Raises:
-        FormatError: A layer is damaged, or a file is too large.
-    """
-    from backend.squashfs.reader import SquashfsReader
+    parts = [(one, one.partition()) for one in sif.of_kind(DataType.PARTITION)]
+    primary = [one for one, part in parts if part.kind == PartitionKind.PRIMARY]
+    name = os.path.basename(path)
+    if not primary:
+        raise FormatError(f"{name} has no file system to run")
+    if primary[0].partition().fs != FileSystem.SQUASHFS:
+        raise FormatError(f"the file system in {name} is no squashfs, and others are not run")
+    overlays = [one for one, part in parts if part.kind == PartitionKind.OVERLAY]
+    return RunnableImage(
+        path=path,
+        layers=(_place(primary[0]),),
+        overlay=_place(overlays[0]) if overlays else None,
+        is_native=True,
+    )
 
-    with image.path.open("rb") as file:
-        readers = [SquashfsReader(file, offset=layer.offset) for layer in reversed(image.layers)]
-        return _read(readers, "etc/passwd"), _read(readers, "etc/group")
+
+def _place(one: Descriptor) -> Layer:
+    return Layer(offset=one.offset, size=one.size)
 
 
-def _read(readers: list[SquashfsReader], path: str) -> bytes:
-    """Return a file of the topmost layer that has it."""
-    from backend.squashfs.inode import Kind
+# -- what is remembered ------------------------------------------------------------------
 
-    for reader in readers:
-        node = reader.lookup(path)
-        if node:
-            is_file = node.kind is Kind.FILE  # else it is a whiteout
-            return reader.read_bytes(node, limit=_MAX_ACCOUNTS) if is_file else b""
-    return b""
+
+def _memory(state: os.stat_result) -> str:
+    return f"{cache_home()}/runtime/{state.st_dev:x}-{state.st_ino:x}.json"
+
+
+def _stamp(state: os.stat_result) -> list[int]:
+    return [_VERSION, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _recall(memory: str, state: os.stat_result, path: str) -> RunnableImage | None:
+    """Return what is known of a file, if it has not changed since."""
+    try:
+        with open(memory, "rb") as file:
+            known: Any = json.loads(file.read(_MAX_MEMORY))
+        if known.pop("stamp") != _stamp(state):
+            return None
+        overlay = known["overlay"]
+        lists = {key: tuple(known[key]) for key in ("env", "entrypoint", "cmd")}
+        users = {
+            spec: User(**(user | {"groups": tuple(user["groups"])}))
+            for spec, user in known["users"].items()
+        }
+        return RunnableImage(
+            **known
+            | lists
+            | {
+                "path": path,
+                "layers": tuple(Layer(**layer) for layer in known["layers"]),
+                "overlay": Layer(**overlay) if overlay else None,
+                "users": users,
+            }
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # not there, or not ours: it is made again
+
+
+def _remember(memory: str, state: os.stat_result, image: RunnableImage) -> None:
+    """Write down what is known of a file; a cache that cannot be written to is no error."""
+    part = f"{memory}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(memory), 0o700, exist_ok=True)
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(asdict(image) | {"stamp": _stamp(state)}, file)
+        os.replace(part, memory)
+    except (OSError, ValueError):
+        return

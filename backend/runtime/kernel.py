@@ -34,6 +34,8 @@ MNT_DETACH = 2
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_KEEPCAPS = 8
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
 _PR_CAPBSET_READ = 23
 _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
@@ -152,6 +154,23 @@ def keep_over_setuid() -> None:
 def forbid_new_privileges() -> None:
     """Make setuid programs and file capabilities ineffective from now on."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def install_filter(code: bytes) -> None:
+    """Filter the system calls of this process and its children from now on.
+
+    Args:
+        code: Instructions of classic BPF, 8 bytes each.
+    """
+
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
+
+    program = Program(len(code) // 8, code)
+    _check(
+        _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0),
+        "system call filter",
+    )
 
 
 def set_hostname(name: str) -> None:

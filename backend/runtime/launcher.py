@@ -69,7 +69,8 @@ def _launch(wanted: Plan) -> int:
         peer = _start_relay(servers) if terminal and kind == "builtin" else None
         everything = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
         before: set[int | signal.Signals] = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
-        kernel.unshare(kernel.CLONE_NEWPID, "pid namespace")
+        if not wanted["share_pids"]:
+            kernel.unshare(kernel.CLONE_NEWPID, "pid namespace")
         runtime = _start_runtime(wanted, before, peer)
         status = attached.wait(runtime, servers, terminal, is_container=kind == "builtin")
         if peer and terminal:
@@ -107,7 +108,7 @@ def _enter(wanted: Plan) -> None:
 
 def _mount_all(wanted: Plan, servers: filesystems.Servers) -> None:
     """Mount the image and everything else that the runtime will find."""
-    sources = [os.open(source, os.O_PATH | os.O_CLOEXEC) for source in wanted["binds"]]
+    opened = [_open(source["path"]) for source in wanted["sources"]]
     session = wanted["session"]
     # A tmpfs over a folder that is always there: seen in our namespace only, gone with it.
     kernel.mount(
@@ -117,20 +118,23 @@ def _mount_all(wanted: Plan, servers: filesystems.Servers) -> None:
         kernel.MS_NOSUID | kernel.MS_NODEV,
         f"mode=711,uid=0,gid=0,size={wanted['memory']}",
     )
-    for name in ("upper", "work", "state", "layers", "binds", "bundle", "bundle/rootfs"):
+    for name in ("overlay", "state", "layers", "binds", "bundle", "bundle/rootfs"):
         _make_folder(f"{session}/{name}")
     lowers: list[str] = []
     for number, layer in enumerate(wanted["layers"]):
         target = f"{session}/layers/{number}"
         _make_folder(target)
-        if layer["offset"] < 0:
-            kernel.bind(layer["source"], target)
+        lowers.insert(0, filesystems.mount_layer(servers, layer, target, wanted))
+    filesystems.mount_overlay(servers, lowers, session, wanted)
+    for number, source in enumerate(wanted["sources"]):
+        target = f"{session}/binds/{number}"
+        if source["kind"] == "squashfs":
+            _make_folder(target)
+            filesystems.mount_squashfs(servers, source, target, wanted["squashfuse"])
+        elif source["kind"] == "folder":
+            _bind(opened[number], target)
         else:
-            filesystems.mount_squashfs(servers, layer, target, wanted["squashfuse"])
-        lowers.insert(0, target)
-    filesystems.mount_overlay(servers, lowers, session, wanted["overlayfuse"])
-    for number, source_descriptor in enumerate(sources):
-        _bind(source_descriptor, f"{session}/binds/{number}")
+            _write(target, source["text"], 0o644)
     _keep_cgroups_out(wanted["runtime_kind"])
 
 
@@ -150,6 +154,11 @@ def _keep_cgroups_out(runtime: str) -> None:
                     kernel.mount(None, os.fsdecode(target), None, flags)
 
 
+def _open(path: str) -> int:
+    """Return a handle that stays good when our tmpfs covers the path; -1 for no path."""
+    return os.open(path, os.O_PATH | os.O_CLOEXEC) if path else -1
+
+
 def _bind(source: int, target: str) -> None:
     """Bind an open file or folder, by the caller's own rights, to where the runtime finds it."""
     path = f"/proc/self/fd/{source}"
@@ -166,8 +175,8 @@ def _make_folder(path: str) -> None:
     os.chown(path, 0, 0)
 
 
-def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
+def _write(path: str, text: str, mode: int = 0o600) -> None:
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode)
     try:
         os.fchown(descriptor, 0, 0)
         with open(
@@ -202,10 +211,12 @@ def _start_runtime(
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # fuse-overlayfs needs the outer /proc, so the new one gets a mount namespace more.
         kernel.unshare(kernel.CLONE_NEWNS, "mount namespace")
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("proc", "/proc", "proc", flags)
+        if not wanted["share_pids"]:
+            flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+            kernel.mount("proc", "/proc", "proc", flags)
         if wanted["become_root"]:
-            os.setgroups([])
+            if not wanted["keep_groups"]:
+                os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             kernel.die_with_parent(parent)
@@ -227,7 +238,8 @@ def _run_builtin(wanted: Plan, peer: socket.socket | None) -> NoReturn:
 
     from backend.runtime import builtin
 
-    builtin.run(f"{wanted['session']}/bundle", json.loads(wanted["config"]), peer)
+    document = json.loads(wanted["config"])
+    builtin.run(f"{wanted['session']}/bundle", document, peer, wanted["filter"])
 
 
 def _judge(wanted: Plan, status: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from backend.errors import UsageError
@@ -12,6 +12,11 @@ from backend.escape import one_line
 
 Action = Literal["run", "exec", "shell"]
 
+NO_MOUNT = frozenset({"proc", "sys", "tmp", "home", "cwd", "hostfs", "bind-paths"})
+"""Names that --no-mount takes, besides paths."""
+
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+_SIZE = re.compile(r"([0-9]+)([bkmgt]?)i?b?", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BIND_OPTIONS = frozenset({"ro", "rw"})
 _MAX_ENV_FILE = 1 << 20
@@ -26,11 +31,70 @@ class Bind:
         source: Absolute path on the host.
         target: Absolute path in the container.
         read_only: Whether the container may only read it.
+        is_image: The source is a squashfs or a data container, whose content is shown.
     """
 
     source: str
     target: str
     read_only: bool = False
+    is_image: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overlay:
+    """A layer over the image.
+
+    Attributes:
+        source: Absolute path of a folder, or of a file with squashfs or ext3.
+        read_only: Whether changes go elsewhere; squashfs always is.
+    """
+
+    source: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """A port of a private network that the host shows.
+
+    Attributes:
+        host: Port on the host.
+        container: Port in the container.
+        protocol: Of both.
+        address: Of the host; empty for all.
+    """
+
+    host: int
+    container: int
+    protocol: Literal["tcp", "udp"] = "tcp"
+    address: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a container may use, as far as its cgroup can hold it to that; None for no limit.
+
+    Attributes:
+        cpus: Processors' worth of time.
+        cpu_shares: Weight, 2 to 262144.
+        cpuset_cpus: Such as ``0-3,8``.
+        cpuset_mems: Memory nodes.
+        memory: Bytes.
+        memory_reservation: Bytes.
+        memory_swap: Bytes of memory and swap together; -1 for no limit.
+        pids: Processes; -1 for no limit.
+        blkio_weight: 10 to 1000.
+    """
+
+    cpus: float | None = None
+    cpu_shares: int | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    memory: int | None = None
+    memory_reservation: int | None = None
+    memory_swap: int | None = None
+    pids: int | None = None
+    blkio_weight: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +104,87 @@ class RunOptions:
     Attributes:
         action: ``run`` takes the image's entrypoint, ``exec`` the arguments only.
         arguments: After the image on the command line.
-        runtime: ``crun``, ``runc`` or a path; empty to choose.
+        runtime: ``crun``, ``runc``, ``builtin`` or a path; empty to choose.
+        app: The SCIF app to run; empty for none.
+        compat: Behave like Docker; else show the host's home, /tmp and folder, as native
+            SingularityCE does.
+
         binds: Later ones cover earlier ones.
+        overlays: The first one is on top.
+        home: ``[SRC:]DEST``; empty for the user's.
+        no_home: Make no home.
+        workdir: Host folder for /tmp, /var/tmp and scratch folders; empty for memory.
+        scratch: Folders that begin empty.
+        writable: Changes go into the image's own overlay.
+        writable_tmpfs: Changes go to memory; matters without ``compat`` only.
+        no_mount: Names of mounts (``tmp``, ``proc`` ...) or absolute paths to leave out.
+
         environment: Set in the container over the image's, in order.
         clean_environment: Take nothing of the host's environment but the terminal's type.
         working_dir: Absolute path in the container; empty for the image's.
+
         user: ``UID|name[:GID|group]``; empty for the image's ``USER``.
         fakeroot: Be root in the container.
+        keep_groups: Keep the host's supplementary groups.
+        add_caps: Capabilities, as ``CAP_X``.
+        drop_caps: Capabilities, as ``CAP_X``.
+        keep_privs: Keep every capability.
+        no_privs: Have no capability, and gain none.
+        allow_setuid: Let setuid programs of binds be so.
+        seccomp: ``default``, ``unconfined`` or the path of a profile.
+        umask: Of the process; None for 0022.
+
         hostname: Empty for the host's.
+        dns: Addresses of name servers; none for the host's file.
+        share_pids: See the host's processes.
+        network: ``host``, ``none`` or ``private``.
+        publish: Ports of a private network.
+        devices: CDI names, or paths of device nodes.
+        cdi_folders: Where CDI files are; none for the usual places.
+        gpu: ``nv`` and ``rocm`` as asked for.
+        limits: See :class:`Limits`.
     """
 
     action: Action
     arguments: tuple[str, ...] = ()
     runtime: str = ""
+    app: str = ""
+    compat: bool = True
+
     binds: tuple[Bind, ...] = ()
+    overlays: tuple[Overlay, ...] = ()
+    home: str = ""
+    no_home: bool = False
+    workdir: str = ""
+    scratch: tuple[str, ...] = ()
+    writable: bool = False
+    writable_tmpfs: bool = False
+    no_mount: frozenset[str] = frozenset()
+
     environment: tuple[tuple[str, str], ...] = ()
     clean_environment: bool = False
     working_dir: str = ""
+
     user: str = ""
     fakeroot: bool = False
+    keep_groups: bool = False
+    add_caps: frozenset[str] = frozenset()
+    drop_caps: frozenset[str] = frozenset()
+    keep_privs: bool = False
+    no_privs: bool = False
+    allow_setuid: bool = False
+    seccomp: str = "default"
+    umask: int | None = None
+
     hostname: str = ""
+    dns: tuple[str, ...] = ()
+    share_pids: bool = False
+    network: Literal["host", "none", "private"] = "host"
+    publish: tuple[Publish, ...] = ()
+    devices: tuple[str, ...] = ()
+    cdi_folders: tuple[str, ...] = ()
+    gpu: frozenset[Literal["nv", "rocm"]] = frozenset()
+    limits: Limits = Limits()
 
 
 def parse_binds(texts: tuple[str, ...]) -> tuple[Bind, ...]:
@@ -176,3 +301,211 @@ def check_user(spec: str) -> str:
             f"not a user: {one_line(spec, limit=60)!r}", hint="write --user UID|NAME[:GID|GROUP]"
         )
     return spec
+
+
+def parse_mounts(texts: tuple[str, ...]) -> tuple[Bind, ...]:
+    """Parse ``type=bind,source=SRC,destination=DST[,ro]`` entries.
+
+    Raises:
+        UsageError: An entry has another form, or its source does not exist.
+    """
+    return tuple(_parse_mount(text) for text in texts)
+
+
+def _parse_mount(text: str) -> Bind:
+    import csv
+
+    row = next(csv.reader([text]), [])
+    pairs = {key.lower(): value for key, _, value in (field.partition("=") for field in row)}
+    source = pairs.pop("source", "") or pairs.pop("src", "")
+    target = pairs.pop("destination", "") or pairs.pop("dst", "") or pairs.pop("target", "")
+    read_only = pairs.pop("ro", None) is not None or pairs.pop("readonly", None) is not None
+    image_source = pairs.pop("image-src", "")
+    if pairs.pop("type", "bind") != "bind" or pairs or not source or not target:
+        raise UsageError(
+            f"not a mount: {one_line(text, limit=120)!r}",
+            hint="write it as type=bind,source=SRC,destination=DST[,ro]",
+        )
+    if image_source not in {"", "/"}:
+        raise UsageError("image-src can only be / : a part of an image cannot be mounted")
+    bind = check_bind(os.path.abspath(source), target, read_only=read_only)
+    return replace(bind, is_image=bool(image_source))
+
+
+def parse_data(texts: tuple[str, ...]) -> tuple[Bind, ...]:
+    """Parse ``FILE:DEST`` entries of ``--data``.
+
+    Raises:
+        UsageError: An entry has another form, or its file does not exist.
+    """
+    found = []
+    for text in texts:
+        source, colon, target = text.rpartition(":")
+        if not colon or not source:
+            raise UsageError(
+                f"not a data container: {one_line(text, limit=120)!r}", hint="write FILE:DEST"
+            )
+        bind = check_bind(os.path.abspath(source), target, read_only=True)
+        found.append(replace(bind, is_image=True))
+    return tuple(found)
+
+
+def parse_overlays(texts: tuple[str, ...]) -> tuple[Overlay, ...]:
+    """Parse ``PATH[:ro|rw]`` entries.
+
+    Raises:
+        UsageError: There is no such file or folder, one is given twice, or two are writable.
+    """
+    found = []
+    for text in texts:
+        path, _, access = text.rpartition(":")
+        if access not in {"ro", "rw"} or not path:
+            path, access = text, "rw"
+        source = os.path.realpath(os.path.expanduser(path))
+        if not os.path.exists(source):
+            raise UsageError(f"no such overlay: {one_line(path)!r}")
+        found.append(Overlay(source=source, read_only=access == "ro"))
+    sources = [overlay.source for overlay in found]
+    if len(set(sources)) < len(sources):
+        raise UsageError("an overlay is given twice")
+    return tuple(found)
+
+
+def parse_publish(texts: tuple[str, ...]) -> tuple[Publish, ...]:
+    """Parse ``[ADDRESS:]HOST:CONTAINER[/udp]`` entries.
+
+    Raises:
+        UsageError: An entry has another form.
+    """
+    found = []
+    for text in texts:
+        ports, _, protocol = text.partition("/")
+        address, _, rest = ports.rpartition(":")[0].rpartition(":")
+        numbers = (rest, ports.rpartition(":")[2])
+        if protocol not in {"", "tcp", "udp"} or not all(_is_port(number) for number in numbers):
+            raise UsageError(
+                f"not a port: {one_line(text, limit=60)!r}", hint="write -p HOST:CONTAINER[/udp]"
+            )
+        kind: Literal["tcp", "udp"] = "udp" if protocol == "udp" else "tcp"
+        host, container = (int(number) for number in numbers)
+        found.append(Publish(host=host, container=container, protocol=kind, address=address))
+    return tuple(found)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65536
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that ``512m`` or ``2G`` means; ``-1`` stays.
+
+    Raises:
+        UsageError: It is no size.
+    """
+    if text == "-1":
+        return -1
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"not a size: {one_line(text, limit=40)!r}", hint="such as 512m or 2g")
+    return int(match[1]) << 10 * "bkmgt".index(match[2].lower() or "b")
+
+
+def parse_capabilities(texts: tuple[str, ...]) -> frozenset[str]:
+    """Return ``CAP_X`` names of comma-separated lists; ``all`` is all of them.
+
+    Raises:
+        UsageError: There is no such capability.
+    """
+    from backend.runtime.capabilities import NAMES
+
+    found: set[str] = set()
+    for name in (word.strip().upper() for text in texts for word in text.split(",")):
+        short = name.removeprefix("CAP_")
+        if short == "ALL":
+            found.update(f"CAP_{known}" for known in NAMES)
+        elif short in NAMES:
+            found.add(f"CAP_{short}")
+        elif short:
+            raise UsageError(f"no such capability: {one_line(name, limit=60)!r}")
+    return frozenset(found)
+
+
+def parse_no_mount(texts: tuple[str, ...]) -> frozenset[str]:
+    """Return the names and paths of comma-separated lists.
+
+    Raises:
+        UsageError: A name is not one of those that can be left out.
+    """
+    words = {word.strip() for text in texts for word in text.split(",")} - {""}
+    for word in words:
+        if not word.startswith("/") and word not in NO_MOUNT:
+            raise UsageError(
+                f"--no-mount cannot leave out {one_line(word, limit=60)!r}",
+                hint=f"it takes {', '.join(sorted(NO_MOUNT))}, or an absolute path",
+            )
+    return frozenset(words)
+
+
+def check_dns(text: str) -> tuple[str, ...]:
+    """Return the addresses of a comma-separated list.
+
+    Raises:
+        UsageError: One is no IP address.
+    """
+    import ipaddress
+
+    found = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in found:
+        try:
+            ipaddress.ip_address(word)
+        except ValueError as error:
+            raise UsageError(f"not an address: {one_line(word, limit=60)!r}") from error
+    return found
+
+
+def check_hostname(name: str, *, own: bool) -> str:
+    """Return the host name to give, empty to share the host's.
+
+    Args:
+        name: As given.
+        own: A UTS namespace is wanted even without a name.
+
+    Raises:
+        UsageError: It is no host name.
+    """
+    if name and not _HOSTNAME.fullmatch(name):
+        raise UsageError(f"not a host name: {one_line(name, limit=80)!r}")
+    return name or (os.uname().nodename if own else "")
+
+
+def choose_network(wanted: str, *, own: bool) -> Literal["host", "none", "private"]:
+    """Return which network ``--net`` and ``--network`` together ask for.
+
+    Raises:
+        UsageError: There is no such network, or ``--net`` is missing.
+    """
+    if wanted in {"", "host"}:
+        return "private" if own and not wanted else "host"
+    if wanted == "none":
+        return "none"
+    if wanted in {"private", "pasta", "slirp4netns"}:
+        return "private"
+    raise UsageError(
+        f"no such network: {one_line(wanted, limit=60)!r}", hint="it is host, none or private"
+    )
+
+
+def check_number(text: str, option: str, low: float, high: float) -> float:
+    """Return the number, which must lie between ``low`` and ``high``.
+
+    Raises:
+        UsageError: It is none, or lies elsewhere.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        name = option.replace("_", "-")
+        raise UsageError(f"{name} takes a number from {low:g} to {high:g}, not {one_line(text)!r}")
+    return value

@@ -12,7 +12,7 @@ import os
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
-    from typing import TypedDict
+    from typing import Literal, TypedDict
 
     class Namespace(TypedDict):
         """How to become somebody else; ``backend.runtime.namespaces``."""
@@ -21,14 +21,25 @@ if TYPE_CHECKING:
         gids: list[tuple[int, int, int]]
         tools: list[str]
 
-    class Layer(TypedDict):
-        """A file system of the image.
+    class Source(TypedDict):
+        """Something that is mounted or shown.
 
-        ``source`` is a folder when ``offset`` is negative, else a file that holds squashfs
-        at that byte.
+        By ``kind``: the ``folder`` or file at ``path`` as it is; the ``squashfs`` or ``ext3``
+        that starts at byte ``offset`` of it; or a new file with ``text``.
         """
 
-        source: str
+        kind: Literal["folder", "squashfs", "ext3", "text"]
+        path: str
+        offset: int
+        text: str
+
+    class Upper(TypedDict):
+        """Where changes go: a folder with ``upper`` and ``work``, or ext3 in a file.
+
+        ``path`` is empty for memory; ``offset`` is negative for a folder.
+        """
+
+        path: str
         offset: int
 
     class Rootfs(TypedDict):
@@ -48,22 +59,27 @@ if TYPE_CHECKING:
         cwd: str
 
     class Plan(TypedDict):
-        """Everything that the launcher needs.
+        """Everything that the launcher needs; ``layers`` are base first.
 
         ``become_root`` says that the runtime runs as id 0 of the launcher's namespace, which
         is a subordinate id, while the launcher stays the caller.
         """
 
         image: str
-        layers: list[Layer]
+        layers: list[Source]
         squashfuse: list[str]
         overlayfuse: str
+        ext3fuse: str
+        upper: Upper
         session: str
         namespace: Namespace | None
         become_root: bool
         memory: int
         rootfs: Rootfs
-        binds: list[str]
+        sources: list[Source]
+        share_pids: bool
+        keep_groups: bool
+        filter: bytes
         config: str
         runtime: list[str]
         runtime_kind: str

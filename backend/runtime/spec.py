@@ -5,19 +5,20 @@ Runtime specification 1.0.2: crun before 1.9 refuses a later version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from backend.runtime.capabilities import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from backend.runtime.identity import Identity
-    from backend.runtime.options import Bind
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What an image without a PATH gets."""
+
+KEEP_GROUPS = {"run.oci.keep_original_groups": "1"}
+"""crun's annotation for leaving the supplementary groups as they are."""
 
 _MASKED = (
     "/proc/acpi",
@@ -34,7 +35,22 @@ _MASKED = (
 )
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
-_STRICT = ("nosuid", "noexec", "nodev")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Privileges:
+    """What the process may do beyond an ordinary one.
+
+    Attributes:
+        bounding: Capabilities that it can ever have, as ``CAP_X``.
+        ambient: Capabilities that it has, being somebody other than root.
+        forbid_new: Setuid programs and file capabilities have no effect.
+        seccomp: The filter, as ``linux.seccomp`` has it; None for no filter.
+    """
+
+    bounding: AbstractSet[str]
+    ambient: AbstractSet[str] = frozenset()
+    forbid_new: bool = False
+    seccomp: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +63,16 @@ class Container:
         environment: Of the process.
         working_dir: Absolute; made when missing.
         terminal: (rows, columns) when the process gets a terminal, else None.
-        binds: With sources as the runtime sees them.
-        memory: Bytes that a tmpfs may grow to.
-        real_root: Started by the machine's root, who may do more.
+        umask: Of the process.
+        privileges: See :class:`Privileges`.
+        mounts: Entries in order.
+        devices: Nodes to make, and nodes to bind for who may not make any.
         hostname: Empty to share the host's.
+        share_pids: No pid namespace.
+        own_network: A network namespace, with a loopback interface only.
+        read_only: The root file system cannot be written to.
+        keep_groups: Leave the supplementary groups as they are.
+        hooks: Programs of the host to call, by stage.
     """
 
     identity: Identity
@@ -58,38 +80,57 @@ class Container:
     environment: Mapping[str, str]
     working_dir: str
     terminal: tuple[int, int] | None
-    binds: Sequence[Bind]
-    memory: int
-    real_root: bool
+    umask: int
+    privileges: Privileges
+    mounts: Sequence[Mapping[str, Any]]
     hostname: str = ""
+    share_pids: bool = False
+    own_network: bool = False
+    read_only: bool = False
+    keep_groups: bool = False
+    hooks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def describe(container: Container) -> dict[str, Any]:
     """Return the document for the runtime."""
     identity = container.identity
-    namespaces = ["mount", "ipc", "pid"]
-    namespaces += ["uts"] if container.hostname else []
-    namespaces += ["user"] if identity.nested else []
     return {
         "ociVersion": "1.0.2",
         **({"hostname": container.hostname} if container.hostname else {}),
-        "root": {"path": "rootfs", "readonly": False},
+        **({"annotations": dict(KEEP_GROUPS)} if container.keep_groups else {}),
+        **({"hooks": dict(container.hooks)} if container.hooks else {}),
+        "root": {"path": "rootfs", "readonly": container.read_only},
         "process": _process(container),
-        "mounts": [*_system_mounts(container), *(_bind(bind) for bind in container.binds)],
+        "mounts": list(container.mounts),
         "linux": {
-            "namespaces": [{"type": name} for name in namespaces],
+            "namespaces": [{"type": name} for name in _namespaces(container)],
             # crun before 1.16 crashes without it (containers/crun issue 1402).
             "resources": {},
             **(_nested_maps(identity) if identity.nested else {}),
-            "maskedPaths": list(_MASKED),
-            "readonlyPaths": list(_READ_ONLY),
+            **({"seccomp": container.privileges.seccomp} if container.privileges.seccomp else {}),
+            "maskedPaths": [] if container.share_pids else list(_MASKED),
+            "readonlyPaths": [] if container.share_pids else list(_READ_ONLY),
         },
     }
 
 
+def _namespaces(container: Container) -> list[str]:
+    wanted = {
+        "mount": True,
+        "ipc": True,
+        "pid": not container.share_pids,
+        "uts": bool(container.hostname),
+        "network": container.own_network,
+        "user": container.identity.nested,
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
 def _process(container: Container) -> dict[str, Any]:
-    user = container.identity.user
-    held = [] if user.uid else list(DEFAULT)
+    user, privileges = container.identity.user, container.privileges
+    bounding = sorted(privileges.bounding)
+    ambient = sorted(privileges.ambient)
+    held = ambient if user.uid else bounding
     size = {}
     if container.terminal:
         rows, columns = container.terminal
@@ -100,18 +141,19 @@ def _process(container: Container) -> dict[str, Any]:
         "user": {
             "uid": user.uid,
             "gid": user.gid,
+            "umask": container.umask,
             **({"additionalGids": list(user.groups)} if user.groups else {}),
         },
         "args": list(container.arguments),
         "cwd": container.working_dir,
         "env": [f"{name}={value}" for name, value in container.environment.items()],
-        "noNewPrivileges": False,
+        "noNewPrivileges": privileges.forbid_new,
         "capabilities": {
-            "bounding": list(DEFAULT),
+            "bounding": bounding,
             "effective": held,
             "permitted": held,
-            "inheritable": [],
-            "ambient": [],
+            "inheritable": ambient,
+            "ambient": ambient,
         },
     }
 
@@ -123,33 +165,3 @@ def _nested_maps(identity: Identity) -> dict[str, Any]:
         "uidMappings": [{"containerID": user.uid, "hostID": 0, "size": 1}],
         "gidMappings": [{"containerID": user.gid, "hostID": 0, "size": 1}],
     }
-
-
-def _system_mounts(container: Container) -> list[dict[str, Any]]:
-    size = f"size={container.memory}"
-    # Group 5 is tty in the initial namespace only; elsewhere it may not be mapped.
-    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
-    terminals += ["gid=5"] if container.real_root else []
-    if container.real_root:
-        sys = _mount("/sys", "sysfs", "sysfs", *_STRICT, "ro")
-    else:  # a new sysfs takes a network namespace of our own
-        sys = _mount("/sys", "none", "/sys", "rbind", *_STRICT, "ro")
-    return [
-        _mount("/proc", "proc", "proc", *_STRICT),
-        sys,
-        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
-        _mount("/dev/pts", "devpts", "devpts", *terminals),
-        _mount("/dev/shm", "tmpfs", "shm", *_STRICT, "mode=1777", size),
-        _mount("/dev/mqueue", "mqueue", "mqueue", *_STRICT),
-        _mount("/tmp", "tmpfs", "tmpfs", "nosuid", "nodev", "mode=1777", size),
-        _mount("/var/tmp", "tmpfs", "tmpfs", "nosuid", "nodev", "mode=1777", size),
-    ]
-
-
-def _bind(bind: Bind) -> dict[str, Any]:
-    access = "ro" if bind.read_only else "rw"
-    return _mount(bind.target, "none", bind.source, "rbind", "nosuid", "nodev", access)
-
-
-def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]:
-    return {"destination": target, "type": kind, "source": source, "options": list(options)}
