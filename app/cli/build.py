@@ -90,12 +90,12 @@ def build(
 
     with ExitStack() as stack:
         image = pull_options(options, overwrite=bool(options["force"]) or flag("FORCE"))
-        request = _request(source, options, stack, plain_http=image.plain_http)
+        request = _request(source, options, stack, plain_http=image.access.plain_http)
         chosen = BuildOptions(
             builder=str(options["builder"] or ""),
             compression=image.compression,
             overwrite=image.overwrite,
-            credentials=image.credentials,
+            credentials=image.access.credentials,
         )
         title = str(request.dockerfile or request.context)
         report = stack.enter_context(

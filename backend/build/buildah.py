@@ -12,7 +12,6 @@ Facts from trying them (buildah 1.28, podman 4.3):
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 from dataclasses import dataclass
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from backend.build.request import BuildRequest
     from backend.events import Report
 
-_FAILED = re.compile(r'Error: (?:error )?building at STEP ".*": (?:error )?(.*)')
-_ERROR = re.compile(r"Error: (.*)")
+_ERROR = re.compile(r'(?:Error: )?(?:error )?building at STEP ".*": (?:error )?(.*)|Error: (.*)')
 
 _MARK = "--cgroup-parent"
 """The option whose value a working container's record repeats.  Without cgroups, which chroot
@@ -50,18 +48,21 @@ class Wording:
     Attributes:
         step: Matches the line that begins a step; groups: stage, number, total, instruction.
         cached: Matches the line that says that nothing had to be done.
-        result: Matches lines that say that a step ended, or nothing of interest.
+        result: Matches the line that says that a step ended.
+        noise: Matches lines that say nothing to a person.
     """
 
     step: re.Pattern[str]
     cached: re.Pattern[str]
     result: re.Pattern[str]
+    noise: re.Pattern[str]
 
 
 BUILDAH = Wording(
     step=re.compile(r"(?:\[(\d+)/\d+\] )?STEP (\d+)/(\d+): (.*)"),
     cached=re.compile(r"--> Using cache [0-9a-f]{12,}"),
     result=re.compile(r"--> [0-9a-f]{11,64}|(?:\[\d+/\d+\] )?COMMIT(?: \S+)?"),
+    noise=re.compile(r"subprocess exited with status \d+|Successfully tagged .*"),
 )
 
 
@@ -83,13 +84,16 @@ class Buildah:
         """Build in the user's own store, whose layers are the cache of the next build."""
         environment = _environment(request, folder)
         program = [self.name, *self._storage_options(environment, report)]
-        mark = f"sifdeck-{secrets.token_hex(8)}"
+        mark, mode = f"sifdeck-{secrets.token_hex(8)}", _mode()
         id_file = folder / "image-id"
         argv = [
             *program,
             "build",
-            *build_options(request, _mode()),
-            *(_MARK, mark, "--iidfile", str(id_file)),
+            *build_options(request, mode),
+            # With one id there is a container runtime, which would try to make the cgroup,
+            # and which ends with its container.
+            *([] if mode == "single" else [_MARK, mark]),
+            *("--iidfile", str(id_file)),
             request.context,
         ]
         steps = StepLog(read_dockerfile(request), request.target, report)
@@ -107,14 +111,14 @@ class Buildah:
 
     def _storage_options(self, environment: dict[str, str], report: Report) -> list[str]:
         """Return the options for storage; warn of the driver that copies everything."""
-        options = (
-            ["--storage-opt", "overlay.ignore_chown_errors=true"] if _mode() == "single" else []
-        )
-        if self._store([self.name, *options], environment).get("driver") != "vfs":
-            return options
-        overlay = ["--storage-driver", "overlay", *options]
-        if self._store([self.name, *overlay], environment):
-            return overlay
+        overlay = ["--storage-driver", "overlay"]
+        if _mode() == "single":
+            choices = [[*overlay, "--storage-opt", "overlay.ignore_chown_errors=true"]]
+        else:
+            choices = [[], overlay]
+        for options in choices:
+            if self._store([self.name, *options], environment).get("driver", "vfs") != "vfs":
+                return options
         text = f"{self.name} uses the vfs driver here: slow, and each step takes the whole size"
         report(Note(level="warning", text=text))
         return []
@@ -144,19 +148,17 @@ class Buildah:
         root = self._store(program, environment).get("root")
         for record in Path(root).glob("*-containers/*/userdata/buildah.json") if root else ():
             if mark.encode() in record.read_bytes():
-                container = record.parents[1].name
-                output_of([*program, "rm", container], environment=environment)
+                verb = ["rm"] if self.name == "buildah" else ["rm", "--force"]
+                output_of([*program, *verb, record.parents[1].name], environment=environment)
 
     def _store(self, program: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
         """Return driver and root of the store; nothing when it cannot be used."""
-        form = [] if self.name == "buildah" else ["--format", "json"]
-        status, output = output_of([*program, "info", *form], environment=environment)
-        try:
-            store = json.loads(output)["store"] if status == 0 else {}
-        except (ValueError, KeyError, TypeError):
-            return {}
-        lower = {str(key).lower(): str(value) for key, value in store.items()}
-        return {"driver": lower.get("graphdrivername", ""), "root": lower.get("graphroot", "")}
+        name = "store" if self.name == "buildah" else "Store"
+        form = f"{{{{.{name}.GraphDriverName}}}} {{{{.{name}.GraphRoot}}}}"
+        argv = [*program, "info", "--format", form]
+        status, output = output_of(argv, environment=environment)
+        driver, _, root = output.rpartition("\n")[2].partition(" ")
+        return {} if status else {"driver": driver, "root": root}
 
 
 class StepLog:
@@ -189,16 +191,22 @@ class StepLog:
             self._steps.cached(self._number)
         elif self._wording.result.fullmatch(text):
             self._finish_step()
-        elif failed := _FAILED.fullmatch(text) or _ERROR.fullmatch(text):
-            self._error = failed[1]
-        else:
+        elif failed := _ERROR.fullmatch(text):
+            self._error = failed[1] or failed[2]
+        elif not self._wording.noise.fullmatch(text):
             self._steps.output(self._number, text)
 
     def error(self, fallback: str) -> BackendError:
-        """Return the error of a build that failed."""
+        """Return the error of a build that failed.
+
+        Args:
+            fallback: What is known of it, for when no line was an error.
+        """
+        said = _ERROR.fullmatch(fallback)
+        why = self._error or (said and (said[1] or said[2])) or fallback
         if self._number:
-            self._steps.failed(self._number, self._error or fallback)
-        return self._steps.error(self._error or fallback)
+            self._steps.failed(self._number, why)
+        return self._steps.error(why)
 
     def close(self) -> None:
         """Take note that the build ended well."""
@@ -225,7 +233,7 @@ def build_options(request: BuildRequest, mode: str) -> list[str]:
         request: What to build.
         mode: ``root``, ``subordinate`` or ``single``: which ids the caller has.
     """
-    engine = find_program("crun", "runc") if mode == "single" else ""
+    engine = find_program("runc", "crun") if mode == "single" else ""
     return [
         *("--isolation", "rootless" if mode == "single" else "chroot"),
         *flag("--runtime", engine),

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
-from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from isal import igzip
 
 from backend.build.ignore import Ignore, read_ignore
 from backend.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
-
-
-class _Writes(Protocol):
-    """What a tar stream needs of its target."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take the next bytes."""
 
 
 def write_context(
-    context: Path, dockerfile: Path, name: str, out: _Writes, *, compressed: bool
+    context: Path, dockerfile: Path, name: str, out: IO[bytes], *, compressed: bool
 ) -> None:
     """Write the context as a tar archive, owners and times left out of account.
 
@@ -35,22 +30,19 @@ def write_context(
         context: The folder.
         dockerfile: The file.
         name: Its path in the archive.
-        out: Gets the archive; no position is asked of it.
+        out: Gets the archive; written forwards only.
         compressed: Pack with gzip, quickly.  BuildKit recognises no other archive.
 
     Raises:
         UsageError: A file of the context cannot be read.
     """
     ignore = read_ignore(context, dockerfile)
-    mode = "w|gz" if compressed else "w|"
-    # BuildKit takes a PAX archive for a Dockerfile.
-    options = {"compresslevel": 1} if compressed else {}
-    with tarfile.open(
-        fileobj=out,
-        mode=mode,
-        format=tarfile.GNU_FORMAT,
-        **options,  # type: ignore[call-overload]  # mode is one of two
-    ) as archive:
+    with contextlib.ExitStack() as stack:
+        packed = stack.enter_context(_packing(out)) if compressed else out
+        # BuildKit takes a PAX archive for a Dockerfile.
+        archive = stack.enter_context(
+            tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT)
+        )
         for path, relative in _walk(context, ignore):
             _add(archive, path, relative)
         data = dockerfile.read_bytes()
@@ -59,10 +51,16 @@ def write_context(
         archive.addfile(entry, io.BytesIO(data))
 
 
+def _packing(out: IO[bytes]) -> IO[bytes]:
+    """Return a file that packs what is written to it, as quickly as gzip can."""
+    packing: Any = igzip.IGzipFile(fileobj=out, mode="wb", compresslevel=1)  # type: ignore[no-untyped-call]  # a C extension
+    return cast("IO[bytes]", packing)
+
+
 def _walk(context: Path, ignore: Ignore) -> Iterator[tuple[Path, str]]:
     """Yield the members of a context, folders before what is in them."""
     for folder, names, files in os.walk(context):
-        base = context.__class__(folder)
+        base = Path(folder)
         prefix = "" if base == context else f"{base.relative_to(context).as_posix()}/"
         kept = []
         for name in sorted(names):
@@ -91,7 +89,7 @@ def _add(archive: tarfile.TarFile, path: Path, relative: str) -> None:
         else:
             archive.addfile(entry)
     except OSError as error:
-        with suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError):
             path.lstat()
             raise UsageError(
                 f"{path} of the build context cannot be read", why=str(error)

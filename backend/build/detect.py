@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from backend.build.buildah import Buildah
 from backend.build.buildkit import Buildctl, Buildx, buildkit_sockets, buildx_problem
-from backend.build.docker import answers, sockets
+from backend.build.docker import answers, docker_sockets, podman_sockets
 from backend.errors import ToolMissingError, UsageError
 from backend.runtime.host import find_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from backend.build.request import Builder, BuildRequest
 
@@ -51,11 +51,12 @@ def candidates() -> Iterator[Candidate]:
     """Yield every builder that we know, best first, each probed when it is asked for."""
     yield _buildctl()
     yield _buildx()
-    yield _docker()
+    yield _socket(docker_sockets())
     for program in ("buildah", "podman"):
         path = find_program(program)
         builder = Buildah(program) if path else None
         yield Candidate(name=program, builder=builder, reason=path or "not installed")
+    yield _socket(podman_sockets())
 
 
 def choose(request: BuildRequest, name: str = "") -> Builder:
@@ -125,10 +126,9 @@ def _buildx() -> Candidate:
     return Candidate(name="buildx", builder=builder, reason=problem or f"{program} buildx")
 
 
-def _docker() -> Candidate:
-    tried = sockets()
-    for path in tried:
+def _socket(paths: Sequence[str]) -> Candidate:
+    for path in paths:
         daemon = answers(path)
         if daemon:
             return Candidate(name="docker", builder=daemon, reason=str(daemon))
-    return Candidate(name="docker", builder=None, reason=f"no daemon answers at {tried[0]}")
+    return Candidate(name="docker", builder=None, reason=f"no daemon answers at {paths[0]}")

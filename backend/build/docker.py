@@ -7,6 +7,7 @@ answer is text.  What takes a session of BuildKit's own protocol (secrets, ssh) 
 in this way, and :meth:`DockerApi.lacks` says so.
 
 Closing the connection cancels a build: the daemon ends the running step and its container.
+Podman's service (4.3) does not, and finds nothing in its cache, so it comes last.
 """
 
 from __future__ import annotations
@@ -15,24 +16,26 @@ import base64
 import binascii
 import contextlib
 import http.client
+import io
 import json
+import logging
 import os
 import re
 import secrets
 import socket
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import quote, urlencode
 
 from backend.build.archive import unpack_archive
-from backend.build.buildah import BUILDAH, StepLog, Wording
+from backend.build.buildah import StepLog, Wording
 from backend.build.context import write_context
 from backend.build.credentials import base_references
 from backend.build.dockerfile import read_dockerfile
 from backend.build.solve import SolveLog
 from backend.build.trace import feed_trace
-from backend.errors import BackendError, FormatError, ToolError
+from backend.errors import BuildError, FormatError, ToolError, UsageError
 from backend.escape import one_line
 from backend.oci.json import Node, load
 from backend.reference import Reference
@@ -40,21 +43,32 @@ from backend.reference import Reference
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _typeshed import ReadableBuffer as Buffer
+
     from backend.build.dockerfile import Dockerfile
     from backend.build.request import BuildRequest
     from backend.events import Report
 
-_VERSION = "/v1.41"
-"""Docker 20.10; Podman and every later Docker answer to it."""
+_log = logging.getLogger(__name__)
 
+_VERSION, _PODMAN_VERSION = "/v1.41", "/v4.0.0"
+"""Docker 20.10, to which every later Docker and Podman answer; Podman 4."""
+
+_CHUNK = 1 << 16
 _TIMEOUT_S = 10.0
 _MAX_MESSAGE = 8 << 20
 """Bytes in one line of an answer."""
 
+_PODMAN_ID = re.compile(r"[0-9a-f]{64}\n")
+"""Podman's last word on its own path."""
+
+_PAINT = re.compile(r"\x1b\[(?:91|0)m")
+
 DOCKER = Wording(
     step=re.compile(r"()Step (\d+)/(\d+) : (.*)"),
     cached=re.compile(r" ---> Using cache"),
-    result=re.compile(r" ---> (?:Running in )?[0-9a-f]{12}|Removing intermediate container .*"),
+    result=re.compile(r" ---> [0-9a-f]{12}"),
+    noise=re.compile(r" ---> Running in .*|Removing intermediate container .*|Successfully .*|"),
 )
 
 
@@ -63,20 +77,17 @@ class DockerApi:
 
     Args:
         path: Its socket.
-        buildkit: Whether it builds with BuildKit.
-        wording: Of its progress, where it does not.
+        kind: What builds behind it.
     """
 
     name = "docker"
 
-    def __init__(self, path: str, *, buildkit: bool, wording: Wording = DOCKER) -> None:
+    def __init__(self, path: str, kind: Literal["buildkit", "classic", "podman"]) -> None:
         self._path = path
-        self._buildkit = buildkit
-        self._wording = wording
+        self._kind = kind
 
     def __str__(self) -> str:
-        kind = "BuildKit" if self._buildkit else "the classic builder"
-        return f"{kind} behind {self._path}"
+        return f"{self._kind} behind {self._path}"
 
     def lacks(self, request: BuildRequest) -> str:
         """Return what needs BuildKit's own protocol."""
@@ -90,14 +101,16 @@ class DockerApi:
         dockerfile = read_dockerfile(request)
         logins = _read_logins(request)
         self._pull_private(dockerfile, request.target, logins)
-        if self._buildkit:
+        if self._kind == "buildkit":
             image = self._build_with_buildkit(request, dockerfile, report)
         else:
             image = self._build_classic(request, dockerfile, logins, report)
         layout = folder / "layout"
         with self._request("GET", f"/images/{quote(image)}/get") as answer:
             unpack_archive(answer, layout)
-        if self._buildkit:  # its cache is apart; the classic builder's cache is its images
+        if (
+            self._kind == "buildkit"
+        ):  # its cache is apart; the classic builder's cache is its images
             with self._request("DELETE", f"/images/{quote(image)}?noprune=1"):
                 pass
         return Reference(transport="oci", path=str(layout))
@@ -113,21 +126,33 @@ class DockerApi:
         if request.is_remote:
             return self._follow(f"/build?{urlencode(query)}", {}, None, log)
         query["remote"] = "upload-request"
+        problems: list[UsageError] = []
         upload = threading.Thread(
-            target=self._upload, args=(request, name, f"upload-request:{identity}"), daemon=True
+            target=self._upload,
+            args=(request, name, f"upload-request:{identity}", problems),
+            daemon=True,
         )
         upload.start()
-        return self._follow(f"/build?{urlencode(query)}", {}, None, log)
+        try:
+            return self._follow(f"/build?{urlencode(query)}", {}, None, log)
+        except BuildError as error:
+            if problems:  # what the daemon missed is what we could not send
+                raise problems[0] from error
+            raise
 
-    def _upload(self, request: BuildRequest, name: str, identity: str) -> None:
+    def _upload(
+        self, request: BuildRequest, name: str, identity: str, problems: list[UsageError]
+    ) -> None:
         """Send the context when the daemon asks for it; its failure fails the build itself."""
         query = urlencode({"version": "2", "buildid": identity, "remote": "upload-request"})
-        with (
-            contextlib.suppress(OSError, http.client.HTTPException, BackendError),
-            contextlib.closing(_Connection(self._path)) as connection,
-        ):
-            connection.send_context(f"{_VERSION}/build?{query}", request, name, compressed=True)
-            connection.getresponse().read()
+        try:
+            with contextlib.closing(_Connection(self._path)) as connection:
+                connection.send_context(f"{_VERSION}/build?{query}", request, name, compressed=True)
+                connection.getresponse().read()
+        except UsageError as error:
+            problems.append(error)
+        except (OSError, http.client.HTTPException) as error:
+            _log.debug("the context was not sent: %s", error)
 
     def _build_classic(
         self,
@@ -140,9 +165,15 @@ class DockerApi:
         name = _name_in_context(request)
         query = {"version": "1", "rm": "1", "forcerm": "1", **_query(request, name)}
         headers = {"X-Registry-Config": _encode(logins)} if logins else {}
-        log = StepLog(dockerfile, request.target, report, self._wording)
         body = None if request.is_remote else (request, name)
-        return self._follow(f"/build?{urlencode(query)}", headers, body, log)
+        if self._kind == "classic":
+            log = StepLog(dockerfile, request.target, report, DOCKER)
+            return self._follow(f"/build?{urlencode(query)}", headers, body, log)
+        # Podman's own path takes what Docker's has no words for.
+        query |= {"isolation": "chroot", "layers": "1"}
+        query |= {"tlsVerify": "false"} if request.plain_http else {}
+        log = StepLog(dockerfile, request.target, report)
+        return self._follow(f"/libpod/build?{urlencode(query)}", headers, body, log)
 
     def _follow(
         self,
@@ -175,7 +206,7 @@ class DockerApi:
         """Pull base images that need a login: BuildKit asks nobody for one on this way."""
         for reference in base_references(dockerfile.images(target)):
             login = logins.get(reference.registry)
-            if not login or not self._buildkit:
+            if not login or self._kind != "buildkit":
                 continue
             query = urlencode({"fromImage": reference.name, "tag": reference.version})
             path = f"/images/create?{query}"
@@ -205,10 +236,10 @@ class DockerApi:
                 if body:
                     request, name = body
                     connection.send_context(
-                        _VERSION + path, request, name, compressed=False, headers=headers
+                        _versioned(path), request, name, compressed=False, headers=headers
                     )
                 else:
-                    connection.request(method, _VERSION + path, headers=headers or {})
+                    connection.request(method, _versioned(path), headers=headers or {})
                 answer = connection.getresponse()
                 if answer.status >= 300:
                     raise _refusal(answer)
@@ -248,22 +279,29 @@ class _Connection(http.client.HTTPConnection):
             self.putheader(header, value)
         self.endheaders()
         if request.dockerfile:
-            context = Path(request.context)
-            write_context(context, request.dockerfile, name, _Chunks(self), compressed=compressed)
+            with io.BufferedWriter(_Chunks(self), _CHUNK) as out:
+                context = Path(request.context)
+                write_context(context, request.dockerfile, name, out, compressed=compressed)
         self.send(b"0\r\n\r\n")
 
 
-class _Chunks:
+class _Chunks(io.RawIOBase):
     """A file that sends what is written to it in HTTP chunks (RFC 9112, section 7.1)."""
 
     def __init__(self, connection: _Connection) -> None:
+        super().__init__()
         self._connection = connection
 
-    def write(self, data: bytes) -> int:
+    def writable(self) -> bool:
+        """Tell that it can be written to."""
+        return True
+
+    def write(self, data: Buffer, /) -> int:
         """Send a chunk."""
-        if data:
-            self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
-        return len(data)
+        chunk = bytes(data)
+        if chunk:
+            self._connection.send(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return len(chunk)
 
 
 def answers(path: str) -> DockerApi | None:
@@ -276,26 +314,36 @@ def answers(path: str) -> DockerApi | None:
             if answer.status != 200:
                 return None
             podman = "Libpod" in (answer.getheader("Server") or "")
-            return DockerApi(
-                path,
-                buildkit=answer.getheader("Builder-Version") == "2",
-                wording=BUILDAH if podman else DOCKER,
-            )
+            if podman:
+                return DockerApi(path, "podman")
+            classic = os.environ.get("DOCKER_BUILDKIT") == "0"
+            return DockerApi(path, "classic" if classic else "buildkit")
     except (OSError, http.client.HTTPException):
         return None
 
 
-def sockets() -> list[str]:
+def docker_sockets() -> list[str]:
     """Return where a daemon may listen, the one that the user names first."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
     named = [os.environ.get("DOCKER_HOST"), os.environ.get("CONTAINER_HOST")]
     return [
         *(host.removeprefix("unix://") for host in named if host and host.startswith("unix://")),
         "/var/run/docker.sock",
-        *([f"{runtime}/docker.sock"] if runtime else []),
-        "/run/podman/podman.sock",
-        *([f"{runtime}/podman/podman.sock"] if runtime else []),
+        *_in_runtime_folder("docker.sock"),
     ]
+
+
+def podman_sockets() -> list[str]:
+    """Return where Podman's service listens."""
+    return ["/run/podman/podman.sock", *_in_runtime_folder("podman/podman.sock")]
+
+
+def _in_runtime_folder(name: str) -> list[str]:
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    return [f"{folder}/{name}"] if folder else []
+
+
+def _versioned(path: str) -> str:
+    return (_PODMAN_VERSION if path.startswith("/libpod/") else _VERSION) + path
 
 
 def _query(request: BuildRequest, name: str) -> dict[str, str]:
@@ -344,7 +392,7 @@ def _messages(answer: IO[bytes]) -> Iterator[Node]:
 def _take(message: Node, log: SolveLog | StepLog) -> str:
     """Hand a message's progress to the log; return the error that it tells of, or nothing."""
     if problem := message.get("error"):
-        return problem.text()
+        return problem.text().strip()
     kind, stream = message.get("id"), message.get("stream")
     if kind and kind.text() == "moby.buildkit.trace" and isinstance(log, SolveLog):
         try:
@@ -353,13 +401,17 @@ def _take(message: Node, log: SolveLog | StepLog) -> str:
             raise FormatError("a BuildKit message is not base64") from error
         feed_trace(data, log)
     elif stream and isinstance(log, StepLog):
-        for line in stream.text().splitlines():
+        # The classic builder paints what a step writes to standard error.
+        for line in _PAINT.sub("", stream.text()).splitlines():
             log.line(line)
     return ""
 
 
 def _image_id(message: Node) -> str:
     """Return the id of the image that a message tells of; empty for other messages."""
+    stream = message.get("stream")
+    if stream and _PODMAN_ID.fullmatch(stream.text()):
+        return stream.text().strip()
     aux = message.get("aux")
     if aux is None or not isinstance(aux.value, dict):
         return ""

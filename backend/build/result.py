@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
+from backend.assembly import assembly_of, write_image
 from backend.errors import FormatError
-from backend.layers.squash import LayerSource, squash_layers
 from backend.oci import media
 from backend.oci.digest import parse_digest
-from backend.oci.image import parse_config, parse_index, parse_manifest
+from backend.oci.image import parse_index, parse_manifest
 from backend.oci.json import MAX_DOCUMENT
 from backend.oci.source import verify
-from backend.sif.ocisif import OciSifWriter
-from backend.sif.provenance import Source, convert_documents
+from backend.sif.provenance import Source
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
 
     from backend.events import Report
     from backend.oci.digest import Digest
-    from backend.oci.image import Descriptor, Index, Manifest
+    from backend.oci.image import Descriptor, Index
     from backend.sif.ocisif import WrittenImage
     from backend.squashfs.compression import Compression
 
@@ -46,31 +44,23 @@ def convert_layout(
         VerificationError: Something in it is not what its digest says.
         SpaceError: The disk is full.
     """
-    manifest, raw_manifest = _manifest(layout)
-    raw_config = _document(layout, manifest.config)
-    diff_ids = parse_config(raw_config).diff_ids
-    if len(diff_ids) != len(manifest.layers):
-        raise FormatError("the image's configuration and manifest name different layers")
-    sources = [
-        LayerSource(
-            media_type=layer.media_type,
-            open=functools.partial(_open, _blob(layout, layer.digest)),
-            diff_id=diff_id,
-            size=layer.size,
-        )
-        for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
-    ]
+    entry, raw_manifest = _manifest(layout)
+    manifest = parse_manifest(raw_manifest, entry.media_type)
     source = Source(
-        raw_manifest=raw_manifest, raw_config=raw_config, media_type=manifest.media_type
+        raw_manifest=raw_manifest,
+        raw_config=_document(layout, manifest.config),
+        media_type=entry.media_type,
     )
-    with OciSifWriter(target, layer_count=1, overwrite=overwrite) as writer:
-        with writer.layer() as out:
-            squash_layers(sources, out, compression=compression, report=report)
-        return writer.finish(functools.partial(convert_documents, source))
+
+    def open_layer(index: int) -> BinaryIO:
+        return _blob(layout, manifest.layers[index].digest).open("rb")
+
+    image = assembly_of(source, open_layer)
+    return write_image(image, target, compression=compression, overwrite=overwrite, report=report)
 
 
-def _manifest(layout: Path) -> tuple[Manifest, bytes]:
-    """Return the manifest of the only image in a layout, parsed and as it stands there.
+def _manifest(layout: Path) -> tuple[Descriptor, bytes]:
+    """Return the only image in a layout: its descriptor, and its manifest as it stands there.
 
     Raises:
         FormatError: There is not exactly one image for one platform.
@@ -80,8 +70,7 @@ def _manifest(layout: Path) -> tuple[Manifest, bytes]:
         entries = _images(parse_index(_document(layout, entries[0]), entries[0].media_type))
     if len(entries) != 1:
         raise FormatError(f"the builder made {len(entries)} images; one is needed")
-    raw = _document(layout, entries[0])
-    return parse_manifest(raw, entries[0].media_type), raw
+    return entries[0], _document(layout, entries[0])
 
 
 def _images(index: Index) -> list[Descriptor]:
@@ -114,7 +103,3 @@ def _read(path: Path, limit: int) -> bytes:
 def _blob(layout: Path, digest: Digest) -> Path:
     algorithm, _, value = parse_digest(digest).partition(":")
     return layout / "blobs" / algorithm / value
-
-
-def _open(path: Path) -> BinaryIO:
-    return path.open("rb")

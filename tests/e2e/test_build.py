@@ -1,0 +1,414 @@
+"""Dockerfiles built for real, by every builder that Debian has."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from base64 import b64encode
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backend.events import Failed, Finished, Output, Started
+from backend.jobs import Jobs
+from backend.sif.ocisif import read_ocisif
+from tests.support.builds import (
+    SIFDECK,
+    base,
+    build,
+    container_storage,
+    content,
+    events,
+    last_steps,
+)
+from tests.support.docker import docker_socket
+from tests.support.images import busybox_layer, image
+from tests.support.registry import PASSWORD, USER, locked_registry, registry
+from tests.support.users import WITH_ONE, WITH_RANGE, somebody
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.registry import Registry
+    from tests.support.users import Somebody
+
+pytestmark = [pytest.mark.builder, pytest.mark.registry]
+
+__all__ = ["base", "container_storage", "docker_socket", "locked_registry", "registry"]
+
+BUILDERS = ("buildah", "podman", "docker", "docker-classic", "podman-socket")
+
+DOCKERFILE = """\
+ARG BASE={base}
+FROM $BASE AS build
+ARG WHO=nobody
+RUN echo compiling {here} \\
+ && echo "made for $WHO" > /made
+RUN --mount=type=bind,target=/context echo errors >&2
+
+FROM $BASE AS unused
+RUN exit 77
+
+FROM $BASE
+COPY --from=build /made /made
+ENV GREETING=hello
+LABEL kind=test
+ENTRYPOINT ["/bin/cat"]
+CMD ["/made"]
+"""
+
+
+@pytest.fixture(params=BUILDERS)
+def builder(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[str]:
+    """The name of a builder that is there, set up for this test."""
+    name: str = request.param
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(request.getfixturevalue("container_storage")))
+    if name.startswith("docker"):
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{request.getfixturevalue('docker_socket')}")
+        monkeypatch.setenv("DOCKER_BUILDKIT", "0" if name == "docker-classic" else "1")
+        yield "docker"
+        return
+    program, _, socket = name.partition("-")
+    if not shutil.which(program):
+        pytest.skip(f"no {program}")
+    if not socket:
+        yield program
+        return
+    path = tmp_path / "podman.sock"
+    service = subprocess.Popen(
+        ["podman", "system", "service", "--time=0", f"unix://{path}"], stderr=subprocess.DEVNULL
+    )
+    wait_until(path.exists)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{path}")
+    yield "docker"
+    service.terminate()
+    service.wait(10)
+
+
+def wait_until(condition: object) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():  # type: ignore[operator]  # a function
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.05)
+
+
+def write(folder: Path, text: str, name: str = "Dockerfile") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+class TestEveryBuilder:
+    """What a build is, whoever does it."""
+
+    def test_a_build_in_stages_with_arguments_and_its_cache(
+        self, builder: str, base: str, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        service = request.node.callspec.params["builder"] == "podman-socket"
+        if os.environ.get("DOCKER_BUILDKIT") == "0":
+            # The classic builder has no RUN --mount,
+            text = DOCKERFILE.replace("--mount=type=bind,target=/context ", "")
+            text = text.replace("RUN exit 77", "RUN true")  # and builds every stage
+        else:
+            text = DOCKERFILE
+        write(tmp_path, text.format(base=base, here=tmp_path))
+        words = ("x.oci.sif", "--json", "--no-https", "--builder", builder, "--build-arg=WHO=us")
+        first = build(tmp_path, *words, "--label", "extra=1")
+        assert first.returncode == 0, first.stderr
+        happened = events(first.stdout)
+        assert isinstance(happened[0], Started)
+        assert isinstance(happened[-1], Finished)
+        assert {event.text for event in happened if isinstance(event, Output)} >= {
+            f"compiling {tmp_path}",
+            "errors",
+        }
+        steps = last_steps(happened)
+        compiling = next(step for name, step in steps.items() if "compiling" in name)
+        assert (compiling.line, compiling.state) == (4, "done")
+        image = read_ocisif(tmp_path / "x.oci.sif")
+        assert image.config.env == ("PATH=/bin", "BASE=yes", "GREETING=hello")
+        assert image.config.labels["kind"] == "test"
+        assert image.config.labels["extra"] == "1"
+        assert image.config.entrypoint == ("/bin/cat",)
+        assert content(tmp_path / "x.oci.sif", "/made") == "made for us\n"
+
+        if service:
+            return  # Podman 4.3's service finds nothing in its cache
+        second = build(tmp_path, *words, "-F", "--label", "extra=1")
+        assert second.returncode == 0, second.stderr
+        steps = last_steps(events(second.stdout))
+        assert next(s for name, s in steps.items() if "compiling" in name).state == "cached"
+        again = read_ocisif(tmp_path / "x.oci.sif")
+        assert again.manifest_digest == image.manifest_digest
+
+    def test_a_step_that_fails(self, builder: str, base: str, tmp_path: Path) -> None:
+        text = (
+            f"FROM {base}\n\nRUN echo {tmp_path}\nRUN echo to be; \\\n    echo gone >&2; exit 3\n"
+        )
+        write(tmp_path, text)
+        result = build(tmp_path, "x.oci.sif", "--json", "--no-https", "--builder", builder)
+        assert result.returncode == 1
+        happened = events(result.stdout)
+        failed = happened[-1]
+        assert isinstance(failed, Failed)
+        assert failed.message.startswith("step 3 failed (line 4 of the Dockerfile): RUN echo to be")
+        assert "3" in failed.why
+        steps = last_steps(happened)
+        assert [step.state for step in steps.values()][1:] == ["done", "failed"]
+        printed = [
+            event.text for event in happened if isinstance(event, Output) and event.step == 3
+        ]
+        assert set(printed[:2]) == {"to be", "gone"}
+        assert not (tmp_path / "x.oci.sif").exists()
+
+    def test_a_stage_by_name_and_what_the_context_leaves_out(
+        self, builder: str, base: str, tmp_path: Path
+    ) -> None:
+        write(tmp_path, f"FROM {base} AS one\nCOPY . /all\nFROM one\nRUN exit 9\n", "Else")
+        write(tmp_path, "secret*\n!secret.pub\n**/*.o\n", ".dockerignore")
+        (tmp_path / "sub").mkdir()
+        for name in ("secret.key", "secret.pub", "sub/x.o", "sub/x.c"):
+            (tmp_path / name).write_text(name)
+        result = build(
+            tmp_path, "x.sif", "--no-https", "--builder", builder, "--target=one", "-f", "Else", "."
+        )
+        assert result.returncode == 0, result.stderr
+        sent = {"secret.key": False, "secret.pub": True, "sub/x.o": False, "sub/x.c": True}
+        assert {name: content(tmp_path / "x.sif", f"/all/{name}") == name for name in sent} == sent
+
+    def test_a_base_image_that_needs_a_password(
+        self,
+        builder: str,
+        locked_registry: Registry,
+        tmp_path: Path,
+        clean_home: Path,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        name = f"private-{request.node.callspec.params['builder']}"
+        made = image([busybox_layer()], config={"Cmd": ["sh"], "Env": ["PATH=/bin"]})
+        locked_registry.push(made, name)
+        reference = f"{locked_registry.host}/{name}:latest"
+        write(tmp_path, f"FROM {reference}\nRUN echo {tmp_path} > /made\n")
+        words = ("x.sif", "--no-https", "--builder", builder)
+        refused = build(tmp_path, *words)
+        assert refused.returncode != 0
+        secret = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        login = clean_home / ".singularity" / "docker-config.json"
+        login.parent.mkdir()
+        login.write_text(json.dumps({"auths": {locked_registry.host: {"auth": secret}}}))
+        result = build(tmp_path, *words, TMPDIR=str(tmp_path))
+        assert result.returncode == 0, result.stderr
+        assert content(tmp_path / "x.sif", "/made") == f"{tmp_path}\n"
+        # Nothing of the login stays in the places where builders and we write.
+        assert not list(tmp_path.glob("sifdeck-*"))
+
+    def test_cancelling_leaves_nothing(
+        self, builder: str, base: str, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        if request.node.callspec.params["builder"] == "podman-socket":
+            return  # Podman 4.3's service lets the running instruction end by itself
+        before = containers(request)
+        write(tmp_path, f"FROM {base}\nRUN echo {tmp_path}\nRUN echo begin && sleep 987.5\n")
+        argv = [*SIFDECK, "build", "x.sif", "--no-https", "--builder", builder, "--json"]
+        with subprocess.Popen(
+            argv,
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                if b'"begin"' in line:
+                    break
+            process.send_signal(signal.SIGTERM)
+            rest, said = process.communicate(timeout=30)
+        assert process.returncode == 143, said
+        failed = events(rest.decode())[-1]
+        assert failed == Failed(message="Interrupted", exit_code=143)
+        wait_until(lambda: not sleepers("987.5"))
+        wait_until(lambda: containers(request) == before)
+        assert {path.name for path in tmp_path.iterdir()} <= {"Dockerfile", "home", "podman.sock"}
+
+
+class TestWithoutRoot:
+    """The builders of Debian for users that have subordinate ids, and for one that has not."""
+
+    @pytest.mark.parametrize("program", ["buildah", "podman"])
+    def test_with_subordinate_ids(self, program: str, base: str) -> None:
+        if not shutil.which(program):
+            pytest.skip(f"no {program}")
+        user = somebody(WITH_RANGE)
+        with user_folder(user) as folder:
+            write(folder, f"FROM {base}\nRUN chown 1000:8 /home && id -u > /made\nUSER 1000\n")
+            result = build(folder, "x.sif", "--no-https", "--builder", program, user=user)
+            assert result.returncode == 0, result.stderr
+            assert content(folder / "x.sif", "/made") == "0\n"
+            assert read_ocisif(folder / "x.sif").config.user == "1000"
+
+    def test_with_one_id(self, base: str) -> None:
+        for program in ("buildah", "runc"):
+            if not shutil.which(program):
+                pytest.skip(f"no {program}")
+        user = somebody(WITH_ONE)
+        with user_folder(user) as folder:
+            write(folder, f"FROM {base}\nRUN id -u > /made\n")
+            result = build(folder, "x.sif", "--no-https", "--builder", "buildah", user=user)
+            assert result.returncode == 0, result.stderr
+            assert content(folder / "x.sif", "/made") == "0\n"
+
+
+@pytest.fixture
+def buildah(container_storage: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """buildah with a store of the tests' own."""
+    if not shutil.which("buildah"):
+        pytest.skip("no buildah")
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(container_storage))
+    return "buildah"
+
+
+class TestCommandLine:
+    """Forms and options; what is the same for all builders is tried with one."""
+
+    def test_the_seed_lab(self, buildah: str, base: str, tmp_path: Path) -> None:
+        banner = '#!/bin/sh\\necho "** $* **"\\n'
+        write(
+            tmp_path,
+            f"FROM {base}\nRUN mkdir -p /usr/bin\n"
+            f"RUN printf '{banner}' > /usr/bin/figlet && dd if=/bin/busybox of=/x count=0 && "
+            "busybox chmod 755 /usr/bin/figlet\n"
+            'ENTRYPOINT ["/usr/bin/figlet"]\n',
+        )
+        made = build(tmp_path, "--oci", "lab2-v2.oci.sif", "Dockerfile", "--no-https")
+        assert made.returncode == 0, made.stderr
+        assert f"Building with {buildah}" in made.stderr
+        result = subprocess.run(
+            [*SIFDECK, "run", "./lab2-v2.oci.sif", "This is ..."],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stdout) == (0, "** This is ... **\n"), result.stderr
+
+    def test_a_secret_is_seen_by_its_step_only(
+        self, buildah: str, base: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "token").write_text("hunter2")
+        write(
+            tmp_path,
+            f"FROM {base}\nRUN --mount=type=secret,id=token wc -c < /run/secrets/token > /size\n",
+        )
+        words = ("x.sif", "--no-https", "--builder", buildah, "--secret", "id=token,src=token")
+        result = build(tmp_path, *words)
+        assert result.returncode == 0, result.stderr
+        assert content(tmp_path / "x.sif", "/size") == "7\n"
+        assert content(tmp_path / "x.sif", "/run/secrets/token") is None
+
+    def test_the_same_time_gives_the_same_bytes(
+        self, buildah: str, base: str, tmp_path: Path
+    ) -> None:
+        write(tmp_path, f"FROM {base}\nRUN echo {tmp_path} > /made\n")
+        words = ("--no-https", "--builder", buildah, "--no-cache", "--source-date-epoch=1600000000")
+        for name in ("a.sif", "b.sif"):
+            result = build(tmp_path, name, *words)
+            assert result.returncode == 0, result.stderr
+        assert (tmp_path / "a.sif").read_bytes() == (tmp_path / "b.sif").read_bytes()
+        assert read_ocisif(tmp_path / "a.sif").config.created.startswith("2020-09-13T12:26:40")
+
+    def test_the_commit_gives_the_time(self, buildah: str, base: str, tmp_path: Path) -> None:
+        if not shutil.which("git"):
+            pytest.skip("no git")
+        write(tmp_path, f"FROM {base}\nRUN true\n")
+        when = {"GIT_AUTHOR_DATE": "@1500000000 +0000", "GIT_COMMITTER_DATE": "@1500000000 +0000"}
+        who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+        for words in (["init", "-q"], ["add", "Dockerfile"], ["commit", "-qm", "x"]):
+            argv = ["git", *who, *words]
+            subprocess.run(argv, cwd=tmp_path, env=os.environ | when, check=True)
+        result = build(tmp_path, "x.sif", "--no-https", "--builder", buildah)
+        assert result.returncode == 0, result.stderr
+        assert read_ocisif(tmp_path / "x.sif").config.created.startswith("2017-07-14T02:40:00")
+
+    def test_a_dockerfile_on_standard_input(self, buildah: str, base: str, tmp_path: Path) -> None:
+        text = f"FROM {base}\nARG A\nARG B\nRUN echo $A $B > /made\n"
+        write(tmp_path, "# two of them\n\nA=one\nB=two\n", "args")
+        argv = [*SIFDECK, "build", "x.sif", "-", "--no-https", "--builder", buildah]
+        argv += ["--build-arg-file", "args", "--build-arg", "B=three"]
+        result = subprocess.run(
+            argv, cwd=tmp_path, input=text, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+        assert content(tmp_path / "x.sif", "/made") == "one three\n"
+
+    @pytest.mark.parametrize(
+        ("words", "status", "said"),
+        [
+            (["x.sif", "Nowhere"], 2, "there is no Dockerfile 'Nowhere'"),
+            (["x.sif"], 2, "there is no Dockerfile"),
+            (["x.sif", "args", "--build-arg", "A"], 2, "--build-arg 'A' is not NAME=VALUE"),
+            (["x.sif", "args", "--source-date-epoch", "soon"], 2, "seconds since 1970"),
+            (["x.sif", "args", "--builder", "kaniko"], 2, "known: buildctl, buildx, docker"),
+            (["args", "args"], 1, "build target 'args' already exists"),
+        ],
+    )
+    def test_what_makes_no_sense(
+        self, words: list[str], status: int, said: str, tmp_path: Path
+    ) -> None:
+        write(tmp_path, "FROM scratch\n", "args")
+        result = build(tmp_path, *words)
+        assert result.returncode == status
+        assert said in result.stderr
+
+    def test_a_build_is_a_job(
+        self, buildah: str, base: str, tmp_path: Path, clean_home: Path
+    ) -> None:
+        write(tmp_path, f"FROM {base}\nRUN echo {tmp_path}\n")
+        words = ("x.sif", "--no-https", "--builder", buildah, "--job")
+        started = build(tmp_path, *words)
+        assert started.stdout == "1\n", started.stderr
+        jobs = Jobs(clean_home / ".local/state/sifdeck/jobs")
+        wait_until(lambda: jobs.get(1).is_over)
+        view = jobs.view(1)
+        view.refresh()
+        assert jobs.get(1).state == "done", view.progress.ended
+        assert [step.state for step in view.progress.steps.values()] == ["done", "done"]
+        assert f"#2 {tmp_path}" in jobs.get(1).log.read_text()
+
+
+@contextlib.contextmanager
+def user_folder(user: Somebody) -> Iterator[Path]:
+    """Give a folder of a user's, where no closed folder is above it."""
+    folder = Path(tempfile.mkdtemp(prefix="sifdeck-build-test-", dir=user.home))
+    os.chown(folder, user.uid, user.gid)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def sleepers(seconds: str) -> list[str]:
+    """Return the processes that sleep for so long."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = file.read_bytes().split(b"\0")
+            if seconds.encode() in words and b"sleep" in words:
+                found.append(file.parent.name)
+    return found
+
+
+def containers(request: pytest.FixtureRequest) -> set[str]:
+    """Return the containers that the builder of a test knows."""
+    name = request.node.callspec.params["builder"]
+    argv = {
+        "buildah": ["buildah", "containers", "-q"],
+        "docker": ["docker", "ps", "-aq"],
+    }.get(name.partition("-")[0], ["podman", "ps", "--all", "--external", "-q"])
+    return set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())
