@@ -9,12 +9,9 @@ a table of exactly what is needed and eight slots more, for signatures and overl
 from __future__ import annotations
 
 import contextlib
-import io
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from backend.copying import write_at
 from backend.errors import FormatError
 from backend.escape import one_line
 from backend.oci import media
@@ -31,14 +28,11 @@ from backend.oci.image import (
 from backend.oci.json import MAX_DOCUMENT, dump
 from backend.sif.file import SifFile
 from backend.sif.records import (
-    DESCRIPTOR_SIZE,
     PARTITION_ALIGNMENT,
-    TABLE_OFFSET,
     DataType,
     Descriptor,
-    Header,
 )
-from backend.staging import StagedFile
+from backend.sif.writer import LayerFile, SifWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -219,17 +213,6 @@ def _verify(data: bytes, digest: Digest, what: str) -> None:
         raise FormatError(f"{what} is damaged: its digest is not {digest}")
 
 
-class LayerFile(io.BufferedRandom):
-    """What a layer is written to: the output file, positioned where the layer starts.
-
-    Attributes:
-        digest: Of the layer.  Whoever writes it may set this when it is known; otherwise the
-            layer is read once more, from memory as a rule, to compute it.
-    """
-
-    digest: Digest | None = None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenImage:
     """What :meth:`OciSifWriter.finish` made.
@@ -262,14 +245,13 @@ class OciSifWriter:
     """
 
     def __init__(self, target: Path, *, layer_count: int, overwrite: bool = False) -> None:
-        self._staged = StagedFile(target, overwrite=overwrite)
-        self._capacity = layer_count + 3 + SPARE_DESCRIPTORS
-        self._end = self._data_offset = TABLE_OFFSET + self._capacity * DESCRIPTOR_SIZE
-        self._descriptors: list[Descriptor] = []
+        capacity = layer_count + 3 + SPARE_DESCRIPTORS
+        self._target = target
+        self._writer = SifWriter(target, capacity=capacity, overwrite=overwrite)
         self._layers: list[OciDescriptor] = []
 
     def __enter__(self) -> Self:
-        self._staged.__enter__()
+        self._writer.__enter__()
         return self
 
     def __exit__(
@@ -278,7 +260,7 @@ class OciSifWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._staged.__exit__(kind, error, trace)
+        self._writer.__exit__(kind, error, trace)
 
     @contextlib.contextmanager
     def layer(self, media_type: str = media.SQUASHFS_LAYER) -> Iterator[LayerFile]:
@@ -288,20 +270,16 @@ class OciSifWriter:
         block is left; positions in between may be written in any order.  A layer that equals
         an earlier one is stored once.
         """
-        start = -(-self._end // LAYER_ALIGNMENT) * LAYER_ALIGNMENT
-        raw = io.FileIO(self._staged.fd, "r+b", closefd=False)
-        with LayerFile(raw, buffer_size=1 << 20) as out:
-            out.seek(start)
+        writer = self._writer
+        with writer.open_object(LAYER_ALIGNMENT) as out:
             yield out
-            out.flush()
-            size = os.fstat(self._staged.fd).st_size - start
-            digest = out.digest or digest_of_range(self._staged.fd, start, size)
+        digest = out.digest or digest_of_range(writer.fd, out.start, out.size)
         is_known = digest in {layer.digest for layer in self._layers}
-        self._layers.append(OciDescriptor(media_type=media_type, size=size, digest=digest))
+        self._layers.append(OciDescriptor(media_type=media_type, size=out.size, digest=digest))
         if is_known:  # blobs are found by digest, so one of a kind is enough
-            os.ftruncate(self._staged.fd, self._end)
+            writer.forget_tail()
         else:
-            self._describe(DataType.OCI_BLOB, start, size, digest)
+            writer.add(DataType.OCI_BLOB, out.start, out.size, extra=digest.encode())
 
     def finish(
         self, make_documents: Callable[[Sequence[OciDescriptor]], Documents]
@@ -323,41 +301,11 @@ class OciSifWriter:
         self._append(DataType.OCI_BLOB, documents.config)
         self._append(DataType.OCI_BLOB, documents.manifest)
         self._append(DataType.OCI_ROOT_INDEX, pack_index([entry]))
-        write_at(self._staged.fd, self._table(), TABLE_OFFSET)
-        write_at(self._staged.fd, self._header().pack(), 0)
-        self._staged.commit()
-        return WrittenImage(path=self._staged.target, digest=entry.digest, size=self._end)
+        self._writer.commit()
+        return WrittenImage(path=self._target, digest=entry.digest, size=self._writer.end)
 
     def _append(self, kind: DataType, data: bytes) -> None:
-        start = self._end
-        write_at(self._staged.fd, data, start)
-        self._describe(kind, start, len(data), digest_of(data))
-
-    def _describe(self, kind: DataType, start: int, size: int, digest: Digest) -> None:
-        self._descriptors.append(
-            Descriptor(
-                kind=kind,
-                id=len(self._descriptors) + 1,
-                offset=start,
-                size=size,
-                padded_size=start - self._end + size,
-                extra=digest.encode(),
-            )
-        )
-        self._end = start + size
-
-    def _header(self) -> Header:
-        return Header(
-            free=self._capacity - len(self._descriptors),
-            total=self._capacity,
-            table_offset=TABLE_OFFSET,
-            table_size=self._capacity * DESCRIPTOR_SIZE,
-            data_offset=self._data_offset,
-            data_size=self._end - self._data_offset,
-        )
-
-    def _table(self) -> bytes:
-        return b"".join(descriptor.pack() for descriptor in self._descriptors)
+        self._writer.append(kind, data, extra=digest_of(data).encode())
 
 
 def pack_index(entries: Sequence[OciDescriptor]) -> bytes:

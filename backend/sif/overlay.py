@@ -28,9 +28,10 @@ from backend.process import run_tool
 from backend.sif.edit import NewObject, edit_sif
 from backend.sif.ext import ExtReader
 from backend.sif.file import SifFile
-from backend.sif.ocisif import LAYER_ALIGNMENT, LayerFile, OciSif, image_of, read_ocisif
+from backend.sif.ocisif import LAYER_ALIGNMENT, OciSif, image_of, read_ocisif
 from backend.sif.records import DataType, FileSystem, Partition, PartitionKind
 from backend.sif.revision import add_documents, drop_documents
+from backend.sif.writer import LayerFile
 from backend.squashfs.inode import Attributes, Directory, Inode, Kind
 from backend.squashfs.writer import SquashfsWriter
 from backend.staging import StagedFile
