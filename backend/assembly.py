@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from backend.errors import FormatError
+from backend.errors import FormatError, UsageError
 from backend.layers.squash import LayerSource, squash_layers
 from backend.oci import media
 from backend.oci.image import parse_config, parse_manifest
+from backend.sif.native import write_native
 from backend.sif.ocisif import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from backend import events
-    from backend.oci.image import Descriptor
+    from backend.oci.image import Descriptor, ImageConfig
     from backend.sif.ocisif import WrittenImage
     from backend.squashfs.compression import Compression
 
@@ -95,16 +96,51 @@ def write_image(
         return writer.finish(functools.partial(convert_documents, image.source))
 
 
+def write_native_image(
+    image: Assembly,
+    target: Path,
+    *,
+    compression: Compression,
+    overwrite: bool,
+    report: events.Report,
+) -> WrittenImage:
+    """Write ``image`` as a native SIF, which SingularityCE and Apptainer run as well.
+
+    Args and errors are those of :func:`write_image`; the layers must be tar archives.
+    """
+    if any(layer.media_type == media.SQUASHFS_LAYER for layer in image.layers):
+        raise UsageError("the image's layers are squashfs; a native SIF is made of tar layers")
+    config = parse_config(image.source.raw_config)
+    return write_native(
+        image.source,
+        _layer_sources(image, config),
+        target,
+        compression=compression,
+        overwrite=overwrite,
+        created=_seconds(config.created),
+        report=report,
+    )
+
+
 def _squash(
     image: Assembly, writer: OciSifWriter, compression: Compression, report: events.Report
 ) -> None:
     config = parse_config(image.source.raw_config)
+    sources = _layer_sources(image, config)
+    created = _seconds(config.created)
+    with writer.layer() as out:
+        out.digest = squash_layers(
+            sources, out, compression=compression, report=report, created=created
+        ).digest
+
+
+def _layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:
     if len(config.diff_ids) != len(image.layers):
         raise FormatError(
             f"the configuration names {len(config.diff_ids)} layers, "
             f"the manifest {len(image.layers)}"
         )
-    sources = [
+    return [
         LayerSource(
             media_type=layer.media_type,
             open=functools.partial(image.open_layer, index),
@@ -113,11 +149,6 @@ def _squash(
         )
         for index, layer in enumerate(image.layers)
     ]
-    created = _seconds(config.created)
-    with writer.layer() as out:
-        out.digest = squash_layers(
-            sources, out, compression=compression, report=report, created=created
-        ).digest
 
 
 def _store_as_is(image: Assembly, writer: OciSifWriter) -> None:

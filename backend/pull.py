@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backend import events
-from backend.assembly import assembly_of, write_image
+from backend.assembly import assembly_of, write_image, write_native_image
 from backend.copying import copy_range
 from backend.errors import BackendError, ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
@@ -68,6 +68,7 @@ class PullOptions:
         platform: Chosen from an index.
         compression: Of the squashfs blocks.
         overwrite: Whether a target that exists is replaced.
+        native: Write a native SIF instead of an OCI-SIF.
         offline: Use what is in the cache, and no network.
         access: How to get at registries.
         cache: The cache's folder.
@@ -77,6 +78,7 @@ class PullOptions:
     platform: Platform = field(default_factory=host_platform)
     compression: Compression = field(default_factory=Compression)
     overwrite: bool = False
+    native: bool = False
     offline: bool = False
     access: Access = field(default_factory=Access)
     cache: Path = field(default_factory=cache_home)
@@ -121,7 +123,7 @@ def pull_image(
         return copy_sif(source, target, overwrite=options.overwrite)
     with _Download(reference, options, report) as download:
         image = download.image()
-        converted = _find_converted(options, image.digest)
+        converted = None if options.native else _find_converted(options, image.digest)
         if converted:
             return _copy_converted(converted, download, target, options)
         name = str(reference) if reference.is_remote else ""  # a path says nothing elsewhere
@@ -329,9 +331,10 @@ def _converted_path(options: PullOptions, digest: str) -> Path:
 
 
 def _convert(download: _Download, name: str, target: Path, options: PullOptions) -> WrittenImage:
-    """Fetch the blobs and write the OCI-SIF; ``name`` is recorded as the source's reference."""
+    """Fetch the blobs and write the SIF; ``name`` is recorded as the source's reference."""
     download.begin()
-    return write_image(
+    write = write_native_image if options.native else write_image
+    return write(
         assembly_of(_source(download, name), lambda index: download.layer(index).open("rb")),
         target,
         compression=options.compression,

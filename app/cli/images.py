@@ -58,6 +58,7 @@ def pull_options(values: Mapping[str, object], *, overwrite: bool = False) -> Pu
         platform=parse_platform(str(named)) if named else host_platform(),
         compression=parse_compression(str(compression)) if compression else Compression(),
         overwrite=overwrite,
+        native=bool(values.get("native")),
         offline=bool(values.get("offline")) or flag("OFFLINE"),
         access=make_access(values, ask=bool(values.get("docker_login")) or flag("DOCKER_LOGIN")),
     )

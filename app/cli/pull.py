@@ -20,6 +20,7 @@ from app.cli.progress import reporting
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder to write to.  [default: the current one]",
 )
+@click.option("--native", is_flag=True, help="Write a native SIF instead of an OCI-SIF.")
 @image_options
 @json_option
 @job_option("arguments")
@@ -40,6 +41,7 @@ def pull(
     sifdeck pull docker://ubuntu:24.04                  # ubuntu_24.04.oci.sif
     sifdeck pull tools.sif docker://ghcr.io/lab/tools
     sifdeck pull --arch arm64 docker://alpine
+    sifdeck pull --native docker://alpine               # alpine_latest.sif, for apptainer, too
 
     The file appears when it is complete; what was downloaded stays in the cache, so that a
     pull that was cut goes on where it was.
@@ -53,7 +55,9 @@ def pull(
         raise click.UsageError("pull takes one image, and before it at most one file to write")
     reference = parse(arguments[-1])
     place = folder or Path(variable("PULLDIR") or variable("PULLFOLDER") or "")
-    target = place / (arguments[0] if len(arguments) > 1 else reference.file_name())
+    suffix = ".sif" if options["native"] else ".oci.sif"
+    name = arguments[0] if len(arguments) > 1 else reference.file_name(suffix=suffix)
+    target = place / name
     with reporting(
         ctx, verb="pull", title=str(reference), target=str(target), as_json=as_json
     ) as report:
