@@ -3,10 +3,10 @@
 What goes out, and where, depends on what came in and on nothing else: blocks are written in
 the order in which they were handed over, however the threads finish.
 
-Files of up to ``PACKED_SIZE`` bytes share fragment blocks; a longer file's end is a block of
-its own, so that reading one file never unpacks more than it has to.  A block of zeros is
-not stored.  A file whose blocks are those of an earlier one is taken back once its last
-block is written, and shares the earlier one's.
+Small files, and the ends of others, share fragment blocks: side by side they compress
+better, and they are often read together.  What shares a block is stored once, found by its
+SHA-256.  A block of zeros is not stored.  A file whose blocks are those of an earlier one is
+taken back once its last block is written, and shares the earlier one's.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import struct
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from threading import local
 from typing import TYPE_CHECKING
 from zlib import crc32
 
-from backend.squashfs.inode import EMPTY, NO_FRAGMENT, Place
+from backend.squashfs.inode import NO_FRAGMENT, Place
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 STORED = 1 << 24
 """Set in a block's size where it is stored as it is."""
 
+_NO_END = (NO_FRAGMENT, 0)
+_SMALL = 128 << 10
+"""Bytes up to which ends are kept apart from larger ones: like compresses like."""
+_LEAST_HASHED = 512
+"""Bytes from which on it pays to look whether the same was stored before."""
 _COMPARED = 1 << 20
 """Bytes read at once of two files that may be equal."""
 
@@ -46,16 +52,33 @@ class _Run:
         start: Of the first stored block; None before it.
         words: The block list.
         check: CRC-32 over the stored blocks.
+        end: Fragment block and offset of the file's end.
     """
 
-    __slots__ = ("check", "inode", "size", "start", "words")
+    __slots__ = ("check", "end", "inode", "size", "start", "words")
 
     def __init__(self, inode: Inode) -> None:
         self.inode = inode
         self.size = 0
+        self.end = _NO_END
         self.start: int | None = None
         self.words = bytearray()
         self.check = 0
+
+
+class _Shared:
+    """A fragment block that is being filled.
+
+    Attributes:
+        data: What is in it.
+        number: Its index among the fragment blocks, given with its first byte.
+    """
+
+    __slots__ = ("data", "number")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.number = 0
 
 
 _Packed = tuple["Buffer", int]
@@ -89,16 +112,16 @@ class BlockWriter:
         self.block_size = block_size
         self.packed_size = packed_size
         self.fragments: list[bytes] = []
+        self._open = {True: _Shared(), False: _Shared()}
         self._out = out
         self._origin = origin
         self._compression = compression
         self._local = local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="squashfs")
         self._most_waiting = 4 * threads
-        self._waiting: deque[tuple[_Run | None, Future[_Packed] | int]] = deque()
-        self._shared = bytearray()
-        self._shared_count = 0
-        self._known: dict[tuple[int, int, bytes], list[int]] = {}
+        self._waiting: deque[tuple[_Run | int, Future[_Packed] | int]] = deque()
+        self._shares: dict[bytes, int] = {}
+        self._known: dict[tuple[int, int, tuple[int, int], bytes], list[int]] = {}
 
     def close(self) -> None:
         """Stop the threads; what is not written yet is lost."""
@@ -145,34 +168,44 @@ class BlockWriter:
     def end(self) -> None:
         """Complete the file."""
         run = self._run
-        if run.size > self.packed_size:
-            if self._held:
-                self._cut()
+        if 0 < self._held <= self.packed_size:
+            run.end = self._share()
+        elif self._held:
+            self._cut()
+        if run.size >= self.block_size or run.end == _NO_END:
             self._queue(run, 0)
-        elif run.size:
-            run.inode.content = self._share(run.size)
         else:
-            run.inode.content = EMPTY
+            run.inode.content = Place(run.size, 0, *run.end, b"").pack()
 
     def finish(self) -> None:
         """Write everything that is still on its way."""
-        self._flush_shared()
+        for shared in self._open.values():
+            self._flush(shared)
         self._drain(0)
 
-    def _share(self, size: int) -> bytes:
-        """Put a small file into the open fragment block and return its place."""
-        if len(self._shared) + size > self.block_size:
-            self._flush_shared()
-        offset = len(self._shared)
-        for piece in self._pieces:
-            self._shared += piece
-        return Place(size, 0, self._shared_count, offset, b"").pack()
+    def _share(self) -> tuple[int, int]:
+        """Put what is held into the open fragment block, if the same is not in one already."""
+        data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        size, self._pieces, self._held = self._held, [], 0
+        key = sha256(data).digest()[:16] if size >= _LEAST_HASHED else None
+        if key and (known := self._shares.get(key)) is not None:
+            return divmod(known, self.block_size)
+        shared = self._open[size <= _SMALL]
+        if len(shared.data) + size > self.block_size:
+            self._flush(shared)
+        if not shared.data:
+            shared.number = len(self.fragments)
+            self.fragments.append(b"")
+        place = shared.number, len(shared.data)
+        shared.data += data
+        if key:
+            self._shares[key] = place[0] * self.block_size + place[1]
+        return place
 
-    def _flush_shared(self) -> None:
-        if self._shared:
-            self._queue(None, self._pool.submit(self._pack, bytes(self._shared)))
-            self._shared.clear()
-            self._shared_count += 1
+    def _flush(self, shared: _Shared) -> None:
+        if shared.data:
+            self._queue(shared.number, self._pool.submit(self._pack, bytes(shared.data)))
+            shared.data.clear()
 
     def _cut(self) -> None:
         """Hand what is held over as one block."""
@@ -192,33 +225,33 @@ class BlockWriter:
             return packed, len(packed)
         return block, len(block) | STORED
 
-    def _queue(self, run: _Run | None, task: Future[_Packed] | int) -> None:
+    def _queue(self, owner: _Run | int, task: Future[_Packed] | int) -> None:
         """Let a block wait for its turn.
 
         Args:
-            run: The block's file; None for a fragment block.
+            owner: The block's file, or the number of the fragment block that it is.
             task: The packed block to come; or a count of blocks of zeros, where 0 says that
                 the file is complete.
         """
-        self._waiting.append((run, task))
+        self._waiting.append((owner, task))
         self._drain(self._most_waiting)
 
     def _drain(self, most: int) -> None:
         """Write blocks in order until at most ``most`` wait."""
         while len(self._waiting) > most:
-            run, task = self._waiting.popleft()
+            owner, task = self._waiting.popleft()
             if not isinstance(task, int):
-                self._write(run, *task.result())
-            elif run and task:
-                run.words += bytes(4 * task)
-            elif run:
-                self._complete(run)
+                self._write(owner, *task.result())
+            elif isinstance(owner, _Run):
+                owner.words += bytes(4 * task)
+                if not task:
+                    self._complete(owner)
 
-    def _write(self, run: _Run | None, data: Buffer, word: int) -> None:
-        if run is None:
-            self.fragments.append(_FRAGMENT.pack(self.position, word, 0))
+    def _write(self, owner: _Run | int, data: Buffer, word: int) -> None:
+        if isinstance(owner, _Run):
+            self._note(owner, data, word)
         else:
-            self._note(run, data, word)
+            self.fragments[owner] = _FRAGMENT.pack(self.position, word, 0)
         self._out.write(data)
         self.position += len(data)
 
@@ -232,11 +265,11 @@ class BlockWriter:
         """Give a file its place: its own blocks, or those of an equal file before it."""
         words = bytes(run.words)
         start = 0 if run.start is None else self._earlier(run, run.start, words)
-        run.inode.content = Place(run.size, start, NO_FRAGMENT, 0, words).pack()
+        run.inode.content = Place(run.size, start, *run.end, words).pack()
 
     def _earlier(self, run: _Run, start: int, words: bytes) -> int:
         """Return where an equal file starts, this one's blocks taken back; else ``start``."""
-        known = self._known.setdefault((run.check, run.size, words), [])
+        known = self._known.setdefault((run.check, run.size, run.end, words), [])
         length = self.position - start
         for other in known:
             if self._equal(other, start, length):

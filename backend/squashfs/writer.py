@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BLOCK_SIZE = 1 << 20
 """Bytes of content in one block before compression."""
-PACKED_SIZE = 128 << 10
+PACKED_SIZE = 512 << 10
 """Files of at most so many bytes share blocks."""
 
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
