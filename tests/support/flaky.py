@@ -92,7 +92,7 @@ class FlakyProxy:
         ended = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
         with contextlib.suppress(*ended):
             await self._answer(reader, writer)
-        writer.close()
+        await _close(writer)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; the connection ends with it."""
@@ -120,7 +120,7 @@ class FlakyProxy:
             up_writer.write(_head(f"{method} {target} HTTP/1.1", headers) + body)
             await self._relay(up_reader, writer, fault)
         finally:
-            up_writer.close()
+            await _close(up_writer)
 
     async def _relay(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault | None
@@ -158,6 +158,16 @@ class FlakyProxy:
                 fault.times -= 1
                 return fault
         return None
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """Close a connection before the loop ends, which else warns of it."""
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except (OSError, asyncio.CancelledError):
+        writer.transport.abort()  # whoever should read the rest is gone
+        await asyncio.sleep(0)
 
 
 async def _read_head(
