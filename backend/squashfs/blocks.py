@@ -19,6 +19,9 @@ from threading import local
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from humanize import naturalsize
+
+from backend.errors import FormatError
 from backend.squashfs.inode import NO_FRAGMENT, Place
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
 
     from backend.squashfs.compression import Buffer, Compression
     from backend.squashfs.inode import Inode
+
+MAX_HOLES = 1 << 22
+"""Blocks of holes in all files together: each costs memory, and an archive names any number."""
 
 STORED = 1 << 24
 """Set in a block's size where it is stored as it is."""
@@ -120,6 +126,7 @@ class BlockWriter:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="squashfs")
         self._most_waiting = 4 * threads
         self._waiting: deque[tuple[_Run | int, Future[_Packed] | int]] = deque()
+        self._holes = 0
         self._shares: dict[bytes, int] = {}
         self._known: dict[tuple[int, int, tuple[int, int], bytes], list[int]] = {}
 
@@ -160,6 +167,10 @@ class BlockWriter:
             size -= filling
         whole, rest = divmod(size, self.block_size)
         if whole:
+            self._holes += whole
+            if self._holes > MAX_HOLES:
+                most = naturalsize(MAX_HOLES * self.block_size, binary=True)
+                raise FormatError(f"the image's sparse files have more than {most} of holes")
             self._run.size += whole * self.block_size
             self._queue(self._run, whole)
         if rest:

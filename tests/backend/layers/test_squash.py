@@ -277,6 +277,21 @@ def test_a_hidden_file_is_never_compressed(tmp_path: Path) -> None:
     assert squashed.size == 4096
 
 
+def sparse(name: str, size: int) -> Entry:
+    pax = {"GNU.sparse.size": str(size), "GNU.sparse.map": "0,3"}
+    return Entry(name=name, data=b"abc", pax=pax)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [[sparse("a", 1 << 61)], [sparse(f"f{number}", 1 << 40) for number in range(5)]],
+    ids=["in one file", "in several"],
+)
+def test_holes_without_end_are_refused(tmp_path: Path, entries: list[Entry]) -> None:
+    with pytest.raises(FormatError, match=r"4\.0 TiB of holes"):
+        squash_entries(tmp_path / "x", entries)
+
+
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:
     once = squash_entries(tmp_path / "once", [file("a", BIG)])
     twice = squash_entries(
