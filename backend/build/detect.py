@@ -91,14 +91,19 @@ def choose(request: BuildRequest, name: str = "") -> Builder:
 
 def install_hint() -> str:
     """Return what installs a builder on this distribution."""
-    try:
-        release = platform.freedesktop_os_release()
-    except OSError:
-        return "install buildah, podman or BuildKit"
-    for family in (release.get("ID", ""), *release.get("ID_LIKE", "").split()):
+    known = release()
+    for family in (known.get("ID", ""), *known.get("ID_LIKE", "").split()):
         if family in _INSTALL:
             return f"{_INSTALL[family]}, as an administrator"
     return "install buildah, podman or BuildKit"
+
+
+def release() -> dict[str, str]:
+    """Return what ``/etc/os-release`` says; nothing where it is missing."""
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
 
 
 def _buildctl() -> Candidate:

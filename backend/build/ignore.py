@@ -98,6 +98,18 @@ def _expression(pattern: str) -> str:
 
 
 def _character_class(inside: str) -> str:
-    negated = "^" if inside.startswith("^") else ""
-    members = inside.removeprefix("^").replace("\\", "\\\\").replace("[", "\\[")
-    return f"(?!/)[{negated}{members}]"
+    """Return the regular expression for ``[inside]``; a range that is none matches nothing."""
+    negated = inside.startswith("^")
+    rest = inside.removeprefix("^")
+    members = []
+    while rest:
+        if len(rest) > 2 and rest[1] == "-":
+            first, last, rest = rest[0], rest[2], rest[3:]
+            if first <= last:
+                members.append(f"{re.escape(first)}-{re.escape(last)}")
+        else:
+            members.append(re.escape(rest[0]))
+            rest = rest[1:]
+    if not members:
+        return "[^/]" if negated else "(?!)"
+    return f"(?!/)[{'^' if negated else ''}{''.join(members)}]"

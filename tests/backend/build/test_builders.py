@@ -1,0 +1,349 @@
+"""Command lines, detection, logins, archives: all that needs no builder."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import stat
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backend.build import detect
+from backend.build.archive import unpack_archive
+from backend.build.buildah import build_options
+from backend.build.buildkit import (
+    Buildctl,
+    Buildx,
+    buildctl_options,
+    buildx_options,
+    buildx_problem,
+)
+from backend.build.credentials import base_references, find_logins, write_auth_file
+from backend.build.docker import DockerApi, docker_sockets
+from backend.build.request import BuildRequest, parse_assignments, read_assignments
+from backend.build.result import convert_layout
+from backend.errors import BuildError, FormatError, ToolFailedError, ToolMissingError, UsageError
+from backend.events import Event, Step, ignore
+from backend.oci.platform import parse_platform
+from backend.registry.credentials import Credentials, Login
+from backend.registry.secret import Secret
+from backend.squashfs.compression import Compression
+from tests.backend.build.test_progress import RECORDED
+from tests.support.builds import content
+from tests.support.images import Entry, image, layer, write_layout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> BuildRequest:
+    """A request that asks for everything."""
+    return BuildRequest(
+        dockerfile=tmp_path / "ci" / "Dockerfile",
+        context=str(tmp_path),
+        build_args={"B": "2", "A": "1"},
+        labels={"l": "x y"},
+        target="one",
+        platform=parse_platform("linux/arm64"),
+        secrets=("id=a,src=b",),
+        ssh=("default",),
+        no_cache=True,
+        pull=True,
+        network="none",
+        plain_http=True,
+        source_date_epoch=5,
+        auth_folder=tmp_path / "auth",
+    )
+
+
+class TestOptions:
+    def test_buildah(self, full: BuildRequest, tmp_path: Path) -> None:
+        assert build_options(full, "subordinate") == [
+            *("--isolation", "chroot", "--layers", "--force-rm", "--network", "none"),
+            *("--build-arg", "A=1", "--build-arg", "B=2", "--label", "l=x y"),
+            *("--secret", "id=a,src=b", "--ssh", "default", "--target", "one"),
+            *("--platform", "linux/arm64", "--no-cache", "--pull", "--tls-verify=false"),
+            *("--authfile", f"{tmp_path}/auth/config.json", "--timestamp", "5"),
+            *("--file", f"{tmp_path}/ci/Dockerfile"),
+        ]
+        plain = BuildRequest(dockerfile=None, context="https://h/r.git")
+        assert build_options(plain, "root") == [
+            *("--isolation", "chroot", "--layers", "--force-rm", "--network", "host"),
+        ]
+        assert build_options(plain, "single")[:2] == ["--isolation", "rootless"]
+
+    def test_buildctl(self, full: BuildRequest, tmp_path: Path) -> None:
+        assert buildctl_options(full, tmp_path / "out") == [
+            *("build", "--progress=rawjson", "--frontend", "dockerfile.v0"),
+            *("--local", f"context={tmp_path}", "--local", f"dockerfile={tmp_path}/ci"),
+            *("--opt", "build-arg:A=1", "--opt", "build-arg:B=2"),
+            *("--opt", "build-arg:SOURCE_DATE_EPOCH=5", "--opt", "filename=Dockerfile"),
+            *("--opt", "force-network-mode=none", "--opt", "image-resolve-mode=pull"),
+            *("--opt", "label:l=x y", "--opt", "platform=linux/arm64", "--opt", "target=one"),
+            *("--no-cache", "--secret", "id=a,src=b", "--ssh", "default"),
+            *("--output", f"type=oci,tar=false,dest={tmp_path}/out,rewrite-timestamp=true"),
+        ]
+        remote = BuildRequest(dockerfile=None, context="https://h/r.git")
+        words = buildctl_options(remote, tmp_path)
+        assert "--local" not in words
+        assert "context=https://h/r.git" in words
+
+    def test_buildx(self, full: BuildRequest, tmp_path: Path) -> None:
+        assert buildx_options(full, tmp_path / "out") == [
+            *("build", "--progress=rawjson", "--provenance=false"),
+            *("--build-arg", "A=1", "--build-arg", "B=2", "--build-arg", "SOURCE_DATE_EPOCH=5"),
+            *("--label", "l=x y", "--secret", "id=a,src=b", "--ssh", "default"),
+            *("--target", "one", "--platform", "linux/arm64", "--network", "none"),
+            *("--no-cache", "--pull"),
+            *("--output", f"type=oci,tar=false,dest={tmp_path}/out,rewrite-timestamp=true"),
+            *("--file", f"{tmp_path}/ci/Dockerfile", str(tmp_path)),
+        ]
+
+    def test_assignments(self, tmp_path: Path) -> None:
+        assert parse_assignments(("A=1", "A=2=3", " B =  "), "--x") == {"A": "2=3", "B": "  "}
+        for text in ("A", "=1", ""):
+            with pytest.raises(UsageError, match="is not NAME=VALUE"):
+                parse_assignments((text,), "--x")
+        file = tmp_path / "args"
+        file.write_text("# why\n\nA=1\n  B=2\n")
+        assert read_assignments(file) == {"A": "1", "B": "2"}
+        file.write_bytes(b"A=\xff\n")
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_assignments(file)
+
+
+def program(folder: Path, name: str, script: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+class TestBuildkitClients:
+    """Recorded answers, replayed by a script under the client's name."""
+
+    def request(self, folder: Path) -> BuildRequest:
+        (folder / "Dockerfile").write_text("FROM a AS build\n\nRUN make all\n")
+        return BuildRequest(dockerfile=folder / "Dockerfile", context=str(folder))
+
+    def test_a_build(self, tmp_path: Path) -> None:
+        (tmp_path / "recorded").write_text("\n".join(RECORDED))
+        client = program(
+            tmp_path, "docker", f'echo "$*" > {tmp_path}/argv; cat {tmp_path}/recorded >&2'
+        )
+        happened: list[Event] = []
+        made = Buildx(str(client)).build(self.request(tmp_path), tmp_path, happened.append)
+        assert (made.transport, made.path) == ("oci", f"{tmp_path}/layout")
+        assert [event.name for event in happened if isinstance(event, Step)][:1] == [
+            "FROM docker.io/library/a@sha256:00"
+        ]
+        words = (tmp_path / "argv").read_text().split()
+        assert words[:3] == ["buildx", "build", "--progress=rawjson"]
+
+    def test_a_failure_and_the_logins(self, tmp_path: Path) -> None:
+        vertex = {"digest": "d", "name": "[build 2/2] RUN make all", "error": "exit code: 2"}
+        (tmp_path / "recorded").write_text(json.dumps({"vertexes": [vertex]}) + "\n")
+        client = program(
+            tmp_path,
+            "buildctl",
+            f'echo "$DOCKER_CONFIG $*" > {tmp_path}/argv; cat {tmp_path}/recorded >&2; exit 1',
+        )
+        builder = Buildctl(str(client), "unix:///x")
+        request = self.request(tmp_path)
+        with_logins = BuildRequest(
+            dockerfile=request.dockerfile, context=request.context, auth_folder=tmp_path / "auth"
+        )
+        with pytest.raises(BuildError, match=r"step 1 failed \(line 3 of the Dockerfile\)"):
+            builder.build(with_logins, tmp_path, ignore)
+        words = (tmp_path / "argv").read_text().split()
+        assert words[:4] == [f"{tmp_path}/auth", "--addr", "unix:///x", "build"]
+
+    def test_a_daemon_of_ours_ends_with_the_build(self, tmp_path: Path) -> None:
+        daemon = program(tmp_path, "buildkitd", f"echo $$ > {tmp_path}/pid; exec sleep 1000")
+        client = program(
+            tmp_path, "buildctl", f'case "$*" in *workers) test -s {tmp_path}/pid;; esac'
+        )
+        builder = Buildctl(str(client), "", daemon=(str(daemon),))
+        builder.build(self.request(tmp_path), tmp_path, ignore)
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((tmp_path / "pid").read_text()), 0)
+
+    def test_a_daemon_that_does_not_start(self, tmp_path: Path) -> None:
+        daemon = program(tmp_path, "buildkitd", "echo no user namespaces; exit 4")
+        client = program(tmp_path, "buildctl", "exit 1")
+        builder = Buildctl(str(client), "", daemon=(str(daemon),))
+        with pytest.raises(ToolFailedError, match="no user namespaces"):
+            builder.build(self.request(tmp_path), tmp_path, ignore)
+
+    @pytest.mark.parametrize(
+        ("version", "driver", "problem"),
+        [
+            ("github.com/docker/buildx v0.14.1 59582a8", "docker-container", ""),
+            ("github.com/docker/buildx v0.12.1 59582a8", "docker-container", "0.12 is too old"),
+            ("github.com/docker/buildx v0.14.1 59582a8", "docker", "has the docker driver"),
+            ("", "docker", "docker has no buildx"),
+        ],
+    )
+    def test_which_buildx_will_do(
+        self, version: str, driver: str, problem: str, tmp_path: Path
+    ) -> None:
+        script = f'test "$2" = version && echo "{version}" || echo "Driver: {driver}"'
+        found = buildx_problem(str(program(tmp_path, "docker", script)))
+        assert problem in found
+        assert bool(found) == bool(problem)
+
+
+class TestDetection:
+    def test_the_order_and_the_reasons(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            detect, "find_program", lambda name: f"/bin/{name}" if name == "podman" else ""
+        )
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+        found = list(detect.candidates())
+        assert [candidate.name for candidate in found] == [
+            *("buildctl", "buildx", "docker", "buildah", "podman", "docker"),
+        ]
+        usable = [candidate.name for candidate in found if candidate.builder]
+        assert usable[:1] == ["podman"]
+        assert found[2].reason == f"no daemon answers at {tmp_path}/no.sock"
+        plain = BuildRequest(dockerfile=None, context=".")
+        assert detect.choose(plain).name == "podman"
+
+    def test_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(detect, "find_program", lambda _: "")
+        monkeypatch.setattr(detect, "answers", lambda _: None)
+        monkeypatch.setattr(detect, "release", lambda: {"ID": "rocky", "ID_LIKE": "rhel centos"})
+        plain = BuildRequest(dockerfile=None, context=".")
+        with pytest.raises(ToolMissingError, match="no builder can be used here") as caught:
+            detect.choose(plain)
+        assert caught.value.hint.startswith("dnf install buildah")
+        assert "buildctl is not installed" in caught.value.hint
+        with pytest.raises(ToolMissingError, match="the builder podman cannot be used here"):
+            detect.choose(plain, "podman")
+        with pytest.raises(UsageError, match="no builder 'kaniko'"):
+            detect.choose(plain, "kaniko")
+
+    def test_one_that_lacks_something_is_passed_over(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            detect, "find_program", lambda name: "/bin/buildah" if name == "buildah" else ""
+        )
+        monkeypatch.setattr(detect, "answers", lambda path: DockerApi(path, "buildkit"))
+        plain = BuildRequest(dockerfile=None, context=".")
+        secret = BuildRequest(dockerfile=None, context=".", secrets=("id=x",))
+        assert detect.choose(plain).name == "docker"
+        assert detect.choose(secret).name == "buildah"
+        with pytest.raises(UsageError, match="--secret cannot be passed through the Docker API"):
+            detect.choose(secret, "docker")
+
+    def test_a_socket_that_is_named_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("DOCKER_HOST", "unix:///mine.sock")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+        assert docker_sockets() == [
+            "/mine.sock",
+            "/var/run/docker.sock",
+            "/run/user/7/docker.sock",
+        ]
+
+
+class TestLogins:
+    def test_they_are_found_for_what_is_needed(self, clean_home: Path) -> None:
+        secret = base64.b64encode(b"me:word").decode()
+        config = clean_home / ".docker" / "config.json"
+        config.parent.mkdir()
+        config.write_text(json.dumps({"auths": {"h:5000": {"auth": secret}, "other": {}}}))
+        references = base_references(["h:5000/a:1", "ubuntu", "$BROKEN"])
+        assert [reference.registry for reference in references] == ["h:5000", "docker.io"]
+        logins = find_logins(references, Credentials())
+        assert list(logins) == ["h:5000"]
+
+    def test_the_file_is_private(self, tmp_path: Path) -> None:
+        login = Login(username="me", secret=Secret("word"))
+        token = Login(username="", secret=Secret("t"), kind="identity")
+        folder = write_auth_file({"h": login, "i": token}, tmp_path)
+        assert folder
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        file = folder / "config.json"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert json.loads(file.read_text()) == {
+            "auths": {
+                "h": {"auth": base64.b64encode(b"me:word").decode()},
+                "i": {"identitytoken": "t"},
+            }
+        }
+        assert write_auth_file({}, tmp_path) is None
+
+
+def docker_archive(*members: tuple[str, bytes], links: dict[str, str] | None = None) -> io.BytesIO:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, data in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    out.seek(0)
+    return out
+
+
+class TestArchive:
+    def test_it_becomes_a_layout_and_that_an_image(self, tmp_path: Path) -> None:
+        data = layer(Entry(name="made", data=b"here"))
+        made = image([data, data], config={"Cmd": ["x"]}, compress="")
+        config = next(blob for blob in made.blobs.values() if blob.startswith(b"{"))
+        listing = [{"Config": "c.json", "Layers": ["1/layer.tar", "2/layer.tar"], "RepoTags": None}]
+        archive = docker_archive(
+            ("c.json", config),
+            ("1/layer.tar", data),
+            ("manifest.json", json.dumps(listing).encode()),
+            links={"2/layer.tar": "../1/layer.tar"},
+        )
+        layout = tmp_path / "layout"
+        unpack_archive(archive, layout)
+        target = tmp_path / "x.sif"
+        convert_layout(layout, target, compression=Compression(), overwrite=False, report=ignore)
+        assert content(target, "/made") == "here"
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            [],
+            [("manifest.json", b"[]")],
+            [("manifest.json", b"no")],
+            [("manifest.json", b'[{"Config": "c", "Layers": []}]')],
+            [("manifest.json", b'[{"Config": "../../etc/passwd", "Layers": []}]')],
+            [("c", b"{}"), ("manifest.json", b'[{"Config": "c", "Layers": ["/x"]}]')],
+        ],
+    )
+    def test_what_is_no_image(self, members: list[tuple[str, bytes]], tmp_path: Path) -> None:
+        with pytest.raises(FormatError):
+            unpack_archive(docker_archive(*members), tmp_path / "layout")
+
+    def test_a_cut_archive(self, tmp_path: Path) -> None:
+        data = docker_archive(("a", b"x" * 5000)).getvalue()
+        with pytest.raises(FormatError):
+            unpack_archive(io.BytesIO(data[:3000]), tmp_path / "layout")
+
+    def test_attestations_are_no_images(self, tmp_path: Path) -> None:
+        made = image([layer(Entry(name="made", data=b"here"))])
+        layout = write_layout(tmp_path / "layout", made)
+        index = json.loads((layout / "index.json").read_text())
+        unknown = {"os": "unknown", "architecture": "unknown"}
+        index["manifests"].append(index["manifests"][0] | {"platform": unknown})
+        (layout / "index.json").write_text(json.dumps(index))
+        target = tmp_path / "x.sif"
+        convert_layout(layout, target, compression=Compression(), overwrite=False, report=ignore)
+        assert content(target, "/made") == "here"
+        index["manifests"].append(index["manifests"][0])
+        (layout / "index.json").write_text(json.dumps(index))
+        with pytest.raises(FormatError, match="made 2 images"):
+            convert_layout(layout, target, compression=Compression(), overwrite=True, report=ignore)
