@@ -178,7 +178,7 @@ def _become(document: dict[str, Any], filter_code: bytes, *, nested: bool) -> No
     os.setresuid(user["uid"], user["uid"], user["uid"])
     if user["uid"]:
         kernel.hold_only(ambient)
-    kernel.die_with_parent(0)
+    kernel.die_with_parent(os.getppid())
 
 
 def _may_set_groups() -> bool:

@@ -1,0 +1,103 @@
+"""Every form of USER, for every kind of user, under every runtime: who the process is."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import containers, images
+from tests.support.users import WITH_ONE, WITH_RANGE, somebody
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.runtime
+
+WANTED = {
+    "root": (0, 0, "0", "/root"),
+    "1000": (1000, 1000, "8 1000", "/home/appuser"),
+    "1000:0": (1000, 0, "0", "/home/appuser"),
+    "appuser": (1000, 1000, "8 1000", "/home/appuser"),
+    "daemon": (1, 1, "1", "/usr/sbin"),
+    "daemon:mail": (1, 8, "8", "/usr/sbin"),
+    "4242": (4242, 0, "0", "/"),
+    "70000:70001": (70000, 70001, "70001", "/"),
+}
+"""USER -> uid, gid, groups, home, as Docker has it."""
+
+SCRIPT = (
+    "id -u; id -g; id -G; echo $HOME; stat -c '%u:%g' /bin/busybox /home/appuser; "
+    "echo x >/mine/new && stat -c '%u' /mine/new; cat /own/note"
+)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="sifdeck-id-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def layer(folder: Path) -> bytes:
+    return containers.squashfs(folder, images.busybox_layer())
+
+
+@pytest.fixture(scope="module")
+def image(folder: Path, layer: bytes) -> dict[str, Path]:
+    """Give an image for each USER, and one without; each has a folder and a file of its user."""
+    made = {}
+    for number, (user, (uid, gid, _, _)) in enumerate({**WANTED, "": (0, 0, "", "")}.items()):
+        own = images.layer(
+            images.directory("own", 0o700, uid=uid, gid=gid),
+            images.Entry(name="own/note", data=b"mine\n", mode=0o600, uid=uid, gid=gid),
+        )
+        config = {"User": user} if user else {}
+        layers = [layer, containers.squashfs(folder, own)]
+        made[user] = containers.oci_sif(folder / f"{number}.oci.sif", layers, config)
+    return made
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
+@pytest.mark.parametrize("name", ["root", WITH_RANGE, WITH_ONE])
+@pytest.mark.parametrize("user", list(WANTED))
+def test_user_of_the_image(
+    user: str, name: str, runtime: str, image: dict[str, Path], folder: Path
+) -> None:
+    if runtime != "builtin" and not shutil.which(runtime):
+        pytest.skip(f"no {runtime}")
+    who = somebody(name)
+    uid, gid, groups, home = WANTED[user]
+    mine = Path(tempfile.mkdtemp(dir=folder))
+    # Root's container is docker's: its process is another user, to whom the folder must belong.
+    shutil.chown(mine, uid if name == "root" else who.uid, gid if name == "root" else who.gid)
+    argv = [containers.SIFDECK, "exec", "--runtime", runtime, "-B", f"{mine}:/mine"]
+    done = subprocess.run(
+        who.command([*argv, str(image[user]), "sh", "-c", SCRIPT]),
+        capture_output=True,
+        text=True,
+        env=who.environment(),
+        cwd="/",
+        timeout=60,
+        check=False,
+    )
+    if (name, runtime) == (WITH_ONE, "runc") and uid:
+        assert done.returncode == 125
+        assert "runc cannot run the container as user" in done.stderr
+        return
+    single = name == WITH_ONE
+    owners = [f"{uid}:{gid}"] * 2 if single else ["0:0", "1000:1000"]
+    wanted = [str(uid), str(gid), groups, home, *owners, str(uid), "mine"]
+    found = done.stdout.splitlines()
+    if single:  # one id has no groups of the image, but keeps the host's, which have no number
+        wanted[2] = found[2] = ""
+    else:
+        found[2] = " ".join(sorted(found[2].split(), key=int))
+    assert found == wanted, done.stderr
+    assert (mine / "new").stat().st_uid == (uid if name == "root" else who.uid)
