@@ -69,6 +69,7 @@ class PullOptions:
         compression: Of the squashfs blocks.
         overwrite: Whether a target that exists is replaced.
         native: Write a native SIF instead of an OCI-SIF.
+        keep_layers: Make a file system of each layer instead of one of all.
         offline: Use what is in the cache, and no network.
         access: How to get at registries.
         cache: The cache's folder.
@@ -79,6 +80,7 @@ class PullOptions:
     compression: Compression = field(default_factory=Compression)
     overwrite: bool = False
     native: bool = False
+    keep_layers: bool = False
     offline: bool = False
     access: Access = field(default_factory=Access)
     cache: Path = field(default_factory=cache_home)
@@ -86,7 +88,8 @@ class PullOptions:
 
     def key(self, digest: str) -> str:
         """Return the name under which the conversion of ``digest`` is kept in the cache."""
-        text = f"{FORMAT_VERSION} {digest} {self.compression}"
+        kept = " layers" if self.keep_layers else ""
+        text = f"{FORMAT_VERSION} {digest} {self.compression}{kept}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -126,8 +129,7 @@ def pull_image(
         converted = None if options.native else _find_converted(options, image.digest)
         if converted:
             return _copy_converted(converted, download, target, options)
-        name = str(reference) if reference.is_remote else ""  # a path says nothing elsewhere
-        return _convert(download, name, target, options)
+        return _convert(download, _recorded_name(reference), target, options)
 
 
 def cached_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:
@@ -317,6 +319,11 @@ def _known_image(reference: Reference, options: PullOptions) -> Path | None:
     return _find_converted(options, image.digest)
 
 
+def _recorded_name(reference: Reference) -> str:
+    """Return what the file says of its source; a path on this machine says nothing elsewhere."""
+    return str(reference) if reference.is_remote else ""
+
+
 def _resolved(image: RemoteImage) -> events.Resolved:
     return events.Resolved(
         reference=str(image.reference),
@@ -333,9 +340,12 @@ def _converted_path(options: PullOptions, digest: str) -> Path:
 def _convert(download: _Download, name: str, target: Path, options: PullOptions) -> WrittenImage:
     """Fetch the blobs and write the SIF; ``name`` is recorded as the source's reference."""
     download.begin()
-    write = write_native_image if options.native else write_image
+    image = assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
+    write = write_native_image
+    if not options.native:
+        write = functools.partial(write_image, keep_layers=options.keep_layers)
     return write(
-        assembly_of(_source(download, name), lambda index: download.layer(index).open("rb")),
+        image,
         target,
         compression=options.compression,
         overwrite=options.overwrite,
@@ -357,7 +367,9 @@ def _copy_converted(
     """Write the image with the layers of an earlier conversion, which have the same bytes."""
     download.begin(layers=False)
     image = read_ocisif(converted)
-    documents = functools.partial(convert_documents, _source(download, str(download.reference)))
+    documents = functools.partial(
+        convert_documents, _source(download, _recorded_name(download.reference))
+    )
     with (
         OciSifWriter(target, layer_count=len(image.layers), overwrite=options.overwrite) as writer,
         converted.open("rb") as source,
