@@ -27,6 +27,7 @@ _OPTIONS = (
     click.option(
         "-f", "--file", "dockerfile", metavar="FILE", help="The Dockerfile; - for standard input."
     ),
+    click.option("--native", is_flag=True, help="Write a native SIF instead of an OCI-SIF."),
     click.option(
         "--builder",
         metavar="NAME",
@@ -84,24 +85,18 @@ def build(
     BuildKit, docker, buildah or podman do the work, whichever is here; none of them has to
     run as root.
     """
-    from backend.build.image import BuildOptions, build_image
+    from backend.build.image import build_image
     from backend.events import Finished
     from backend.settings import flag
 
     with ExitStack() as stack:
         image = pull_options(options, overwrite=bool(options["force"]) or flag("FORCE"))
         request = _request(source, options, stack, plain_http=image.access.plain_http)
-        chosen = BuildOptions(
-            builder=str(options["builder"] or ""),
-            compression=image.compression,
-            overwrite=image.overwrite,
-            credentials=image.access.credentials,
-        )
         title = str(request.dockerfile or request.context)
         report = stack.enter_context(
             reporting(ctx, verb="build", title=title, target=str(target), as_json=as_json)
         )
-        made = build_image(request, target, chosen, report)
+        made = build_image(request, target, str(options["builder"] or ""), image, report)
         report(Finished(path=str(target), digest=made.digest, size=made.size))
 
 

@@ -22,13 +22,13 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import socket
 import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import quote, urlencode
 
-from backend.build.archive import unpack_archive
 from backend.build.buildah import StepLog, Wording
 from backend.build.context import write_context
 from backend.build.credentials import base_references
@@ -55,6 +55,7 @@ _VERSION, _PODMAN_VERSION = "/v1.41", "/v4.0.0"
 """Docker 20.10, to which every later Docker and Podman answer; Podman 4."""
 
 _CHUNK = 1 << 16
+_COPY_CHUNK = 4 << 20
 _TIMEOUT_S = 10.0
 _MAX_MESSAGE = 8 << 20
 """Bytes in one line of an answer."""
@@ -105,15 +106,18 @@ class DockerApi:
             image = self._build_with_buildkit(request, dockerfile, report)
         else:
             image = self._build_classic(request, dockerfile, logins, report)
-        layout = folder / "layout"
-        with self._request("GET", f"/images/{quote(image)}/get") as answer:
-            unpack_archive(answer, layout)
+        archive = folder / "image.tar"
+        with (
+            self._request("GET", f"/images/{quote(image)}/get") as answer,
+            archive.open("wb") as file,
+        ):
+            shutil.copyfileobj(answer, file, _COPY_CHUNK)
         if (
             self._kind == "buildkit"
         ):  # its cache is apart; the classic builder's cache is its images
             with self._request("DELETE", f"/images/{quote(image)}?noprune=1"):
                 pass
-        return Reference(transport="oci", path=str(layout))
+        return Reference(transport="docker-archive", path=str(archive))
 
     def _build_with_buildkit(
         self, request: BuildRequest, dockerfile: Dockerfile, report: Report

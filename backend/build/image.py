@@ -7,82 +7,56 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.build.credentials import base_references, find_logins, write_auth_file
 from backend.build.detect import choose
 from backend.build.dockerfile import read_dockerfile
-from backend.build.result import convert_layout
 from backend.errors import ExistsError
 from backend.events import Note
-from backend.registry.credentials import Credentials
-from backend.squashfs.compression import Compression
+from backend.pull import pull_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from backend.build.request import BuildRequest
     from backend.events import Report
+    from backend.pull import PullOptions
     from backend.sif.ocisif import WrittenImage
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildOptions:
-    """How to build, and what to make of the result.
-
-    Attributes:
-        builder: The builder's name; empty for the best there is.
-        compression: Of the squashfs blocks.
-        overwrite: Whether a target that exists is replaced.
-        credentials: Where logins for base images are looked up.
-    """
-
-    builder: str = ""
-    compression: Compression = field(default_factory=Compression)
-    overwrite: bool = False
-    credentials: Credentials = field(default_factory=Credentials)
-
-
 def build_image(
-    request: BuildRequest, target: Path, options: BuildOptions, report: Report
+    request: BuildRequest, target: Path, builder: str, options: PullOptions, report: Report
 ) -> WrittenImage:
     """Build an image and write it to ``target``.
 
     Args:
         request: What to build.
         target: The file to write.
-        options: See :class:`BuildOptions`.
+        builder: The builder's name; empty for the best there is.
+        options: What to make of the result, and where logins are looked up.
         report: Gets the events.
 
     Raises:
         ExistsError: ``target`` exists and ``options.overwrite`` is not set.
         BuildError: An instruction failed.
         ToolMissingError: Nobody can build here.
-        BackendError: As :func:`backend.build.result.convert_layout`.
+        BackendError: As :func:`backend.pull.pull_image`.
     """
     if not options.overwrite and os.path.lexists(target):
         raise ExistsError(
             f"build target {str(target)!r} already exists",
             hint="choose another name, or overwrite it with -F",
         )
-    builder = choose(request, options.builder)
-    report(Note(level="info", text=f"Building with {builder.name}"))
+    chosen = choose(request, builder)
+    report(Note(level="info", text=f"Building with {chosen.name}"))
     with _work_folder() as folder:
-        dockerfile = read_dockerfile(request)
-        logins = find_logins(
-            base_references(dockerfile.images(request.target)), options.credentials
-        )
+        bases = base_references(read_dockerfile(request).images(request.target))
+        logins = find_logins(bases, options.access.credentials)
         request = replace(request, auth_folder=write_auth_file(logins, folder))
-        layout = builder.build(request, folder, report)
-        return convert_layout(
-            Path(layout.path),
-            target,
-            compression=options.compression,
-            overwrite=options.overwrite,
-            report=report,
-        )
+        return pull_image(chosen.build(request, folder, report), target, options, report)
 
 
 def commit_time(context: Path) -> int | None:

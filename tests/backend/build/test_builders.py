@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import stat
-import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
 from backend.build import detect
-from backend.build.archive import unpack_archive
 from backend.build.buildah import build_options
 from backend.build.buildkit import (
     Buildctl,
@@ -25,16 +22,12 @@ from backend.build.buildkit import (
 from backend.build.credentials import base_references, find_logins, write_auth_file
 from backend.build.docker import DockerApi, docker_sockets
 from backend.build.request import BuildRequest, parse_assignments, read_assignments
-from backend.build.result import convert_layout
-from backend.errors import BuildError, FormatError, ToolFailedError, ToolMissingError, UsageError
+from backend.errors import BuildError, ToolFailedError, ToolMissingError, UsageError
 from backend.events import Event, Step, ignore
 from backend.oci.platform import parse_platform
 from backend.registry.credentials import Credentials, Login
 from backend.registry.secret import Secret
-from backend.squashfs.compression import Compression
 from tests.backend.build.test_progress import RECORDED
-from tests.support.builds import content
-from tests.support.images import Entry, image, layer, write_layout
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -278,72 +271,3 @@ class TestLogins:
             }
         }
         assert write_auth_file({}, tmp_path) is None
-
-
-def docker_archive(*members: tuple[str, bytes], links: dict[str, str] | None = None) -> io.BytesIO:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, data in members:
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-        for name, target in (links or {}).items():
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
-            archive.addfile(entry)
-    out.seek(0)
-    return out
-
-
-class TestArchive:
-    def test_it_becomes_a_layout_and_that_an_image(self, tmp_path: Path) -> None:
-        data = layer(Entry(name="made", data=b"here"))
-        made = image([data, data], config={"Cmd": ["x"]}, compress="")
-        config = next(blob for blob in made.blobs.values() if blob.startswith(b"{"))
-        listing = [{"Config": "c.json", "Layers": ["1/layer.tar", "2/layer.tar"], "RepoTags": None}]
-        archive = docker_archive(
-            ("c.json", config),
-            ("1/layer.tar", data),
-            ("manifest.json", json.dumps(listing).encode()),
-            links={"2/layer.tar": "../1/layer.tar"},
-        )
-        layout = tmp_path / "layout"
-        unpack_archive(archive, layout)
-        target = tmp_path / "x.sif"
-        convert_layout(layout, target, compression=Compression(), overwrite=False, report=ignore)
-        assert content(target, "/made") == "here"
-
-    @pytest.mark.parametrize(
-        "members",
-        [
-            [],
-            [("manifest.json", b"[]")],
-            [("manifest.json", b"no")],
-            [("manifest.json", b'[{"Config": "c", "Layers": []}]')],
-            [("manifest.json", b'[{"Config": "../../etc/passwd", "Layers": []}]')],
-            [("c", b"{}"), ("manifest.json", b'[{"Config": "c", "Layers": ["/x"]}]')],
-        ],
-    )
-    def test_what_is_no_image(self, members: list[tuple[str, bytes]], tmp_path: Path) -> None:
-        with pytest.raises(FormatError):
-            unpack_archive(docker_archive(*members), tmp_path / "layout")
-
-    def test_a_cut_archive(self, tmp_path: Path) -> None:
-        data = docker_archive(("a", b"x" * 5000)).getvalue()
-        with pytest.raises(FormatError):
-            unpack_archive(io.BytesIO(data[:3000]), tmp_path / "layout")
-
-    def test_attestations_are_no_images(self, tmp_path: Path) -> None:
-        made = image([layer(Entry(name="made", data=b"here"))])
-        layout = write_layout(tmp_path / "layout", made)
-        index = json.loads((layout / "index.json").read_text())
-        unknown = {"os": "unknown", "architecture": "unknown"}
-        index["manifests"].append(index["manifests"][0] | {"platform": unknown})
-        (layout / "index.json").write_text(json.dumps(index))
-        target = tmp_path / "x.sif"
-        convert_layout(layout, target, compression=Compression(), overwrite=False, report=ignore)
-        assert content(target, "/made") == "here"
-        index["manifests"].append(index["manifests"][0])
-        (layout / "index.json").write_text(json.dumps(index))
-        with pytest.raises(FormatError, match="made 2 images"):
-            convert_layout(layout, target, compression=Compression(), overwrite=True, report=ignore)
