@@ -61,7 +61,9 @@ class Resolved(Event):
     total: int
 
 
-BlobState = Literal["waiting", "exists", "downloading", "retry", "verifying", "done", "failed"]
+BlobState = Literal[
+    "waiting", "exists", "downloading", "uploading", "retry", "verifying", "done", "failed"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,9 @@ _TAIL = 6
 """Lines of the running step's output that are shown."""
 
 
+_MOVING = frozenset({"downloading", "uploading", "retry", "verifying"})
+
+
 class Bars:
     """Draws what a :class:`Progress` holds, some times a second."""
 
@@ -94,7 +97,7 @@ class Bars:
         if not layers or self._progress.done >= self._progress.total:
             return
         # Where they do not all fit, those that move are the interesting ones.
-        moving = [blob for blob in layers if blob.state in {"downloading", "retry", "verifying"}]
+        moving = [blob for blob in layers if blob.state in _MOVING]
         for blob in layers if len(layers) < rows - 2 else moving[: rows - 2]:
             yield self._layer(blob, len(layers))
 

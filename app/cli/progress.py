@@ -49,6 +49,7 @@ _PLAIN_PERIOD_S = 10.0
 _STATES = {
     "exists": "already in the cache",
     "downloading": "downloading",
+    "uploading": "uploading",
     "retry": "trying again",
     "verifying": "verifying",
     "done": "done",

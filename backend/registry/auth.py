@@ -135,7 +135,8 @@ class Authorizer:
         if login and login.kind == "registry":
             return _Token(value=login.secret, expires_at=float("inf"))
         realm = _realm(origin, offer.parameters["realm"])
-        wanted = [("service", offer.parameters.get("service", "")), ("scope", scope)]
+        wanted = [("service", offer.parameters.get("service", ""))]
+        wanted += [("scope", one) for one in scope.split()]
         query: list[tuple[str, str | int | float | bool | None]] = [
             (key, value) for key, value in wanted if value
         ]
@@ -212,6 +213,6 @@ def _realm(origin: httpx.URL, text: str) -> httpx.URL:
 
 
 def _repository(scope: str) -> str:
-    """Return the repository of a scope such as ``repository:group/name:pull``."""
-    kind, _, rest = scope.partition(":")
+    """Return the repository of a scope such as ``repository:group/name:pull``, the first one."""
+    kind, _, rest = scope.partition(" ")[0].partition(":")
     return rest.rpartition(":")[0] if kind == "repository" else ""

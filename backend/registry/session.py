@@ -97,8 +97,10 @@ class Session:
         Args:
             method: Of HTTP.
             registry: As it stands in a reference.
-            target: Path and query; or a whole address, which must be the registry's.
-            scope: What the request needs, as ``repository:NAME:pull``; "" for nothing.
+            target: Path and query; or a whole address, which gets no login unless it is the
+                registry's.
+            scope: What the request needs, as ``repository:NAME:pull``, several joined by
+                spaces; "" for nothing.
             headers: More of them.
             content: The body.
 
@@ -107,9 +109,10 @@ class Session:
             NetworkError: No answer came.
         """
         base = await self.base(registry)
-        url = target if target.startswith("http") else base + target
+        url = base + target if target.startswith("/") else target
+        is_ours = url.startswith(f"{base}/")
         for asked in (False, True):
-            known = self._auth.header(registry, scope)
+            known = self._auth.header(registry, scope) if is_ours else {}
             sent = {**(headers or {}), **known}
             async with self.transport.open(method, url, sent, content) as response:
                 self._note_limit(registry, response)
@@ -118,7 +121,7 @@ class Session:
                     return
                 if not asked:
                     await self._auth.answer(response, registry, scope)
-        repository = scope.partition(":")[2].rpartition(":")[0]
+        repository = scope.partition(" ")[0].partition(":")[2].rpartition(":")[0]
         raise refused(registry, await self._credentials.find(registry, repository))
 
     async def read(

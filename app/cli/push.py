@@ -1,0 +1,73 @@
+"""``sifdeck push IMAGE URI``: an image file into a registry."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from app.cli.access import access_options, make_access, run_async
+from app.cli.common import job_option, json_option
+from app.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from backend.events import Report
+    from backend.oci.digest import Digest
+    from backend.reference import Reference
+    from backend.registry.access import Access
+
+
+@click.command(short_help="Push an image file to a registry.")
+@click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("uri", metavar="docker://...|oras://...")
+@click.option(
+    "--layer-format",
+    type=click.Choice(["squashfs"]),
+    help="Require layers of this kind.  [default: as they are stored]",
+)
+@access_options
+@json_option
+@job_option("image")
+@click.pass_context
+def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **options: object) -> None:
+    r"""Push the file IMAGE to a registry, byte for byte.
+
+    \b
+    sifdeck push tools.oci.sif docker://ghcr.io/lab/tools:1.0   # an OCI image
+    sifdeck push tools.sif oras://ghcr.io/lab/tools:1.0         # the file as an artifact
+
+    Blobs that the registry has are not sent again; an upload that is cut goes on.
+    """
+    from backend.errors import UsageError
+    from backend.events import Finished
+    from backend.reference import parse
+
+    target = parse(uri)
+    if target.transport not in {"docker", "oras"}:
+        raise UsageError(f"{target.transport} transport is not supported for push")
+    access = make_access(options)
+    with reporting(
+        ctx, verb="push", title=str(image), target=str(target), as_json=as_json
+    ) as report:
+        digest = run_async(_push(access, image, target, report, str(options["layer_format"] or "")))
+        report(Finished(path=str(target), digest=digest, size=image.stat().st_size))
+    if not as_json and not (ctx.obj or {}).get("quiet"):
+        click.echo("INFO:    Upload complete", err=True)
+
+
+async def _push(
+    access: Access, image: Path, target: Reference, report: Report, layer_format: str
+) -> Digest:
+    from backend.reference import Reference
+    from backend.registry.push import RegistryDestination
+    from backend.sources.sifimage import open_artifact, open_ocisif, require_squashfs
+    from backend.transfer import copy_image
+
+    source = open_artifact(image) if target.transport == "oras" else open_ocisif(image)
+    if layer_format == "squashfs":
+        require_squashfs(source)
+    origin = Reference(transport="file", path=str(image))
+    async with access.client() as client:
+        destination = RegistryDestination(client.session)
+        return await copy_image(source, origin, destination, target, report)

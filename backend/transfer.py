@@ -1,0 +1,173 @@
+"""Images from one place to another, byte for byte: what ``push`` and ``copy`` do."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from backend import events
+from backend.errors import BackendError, FormatError
+from backend.oci import media
+from backend.oci.image import parse_index, parse_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backend.events import BlobState, Report
+    from backend.oci.digest import Digest
+    from backend.oci.image import Descriptor
+    from backend.oci.source import BlobSource, RawManifest, Source
+    from backend.reference import Reference
+
+_AT_ONCE = 4
+_MAX_DEPTH = 4
+_REPORT_EVERY_S = 0.1
+
+
+class Destination(Protocol):
+    """Something that images can be put into."""
+
+    async def put_blob(
+        self,
+        reference: Reference,
+        descriptor: Descriptor,
+        source: BlobSource,
+        origin: Reference,
+        progress: Progress,
+    ) -> None:
+        """Bring one blob there, unless it is there."""
+
+    async def put_manifest(self, reference: Reference, raw: RawManifest, version: str) -> None:
+        """Put a manifest or index under a tag or its digest; what it names is there."""
+
+
+class Progress:
+    """Reports how far one blob is, at a bearable rate.
+
+    Attributes:
+        index: Of the blob in its image.
+        report: Where the events go.
+    """
+
+    def __init__(self, descriptor: Descriptor, index: int, report: Report) -> None:
+        self.index = index
+        self.report = report
+        self._descriptor = descriptor
+        self._state = ""
+        self._told_at = 0.0
+
+    def tell(self, state: BlobState, done: int, *, note: str = "") -> None:
+        """Report, unless the same state was reported a moment ago."""
+        now = time.monotonic()
+        if state == self._state and now - self._told_at < _REPORT_EVERY_S:
+            return
+        self._state, self._told_at = state, now
+        self.report(
+            events.Blob(
+                digest=self._descriptor.digest,
+                role="layer",
+                index=self.index,
+                state=state,
+                done=done,
+                size=self._descriptor.size,
+                note=note,
+            )
+        )
+
+
+async def copy_image(
+    source: Source,
+    origin: Reference,
+    destination: Destination,
+    target: Reference,
+    report: Report,
+) -> Digest:
+    """Copy an image, or an index with all its images, and return its digest, which stays.
+
+    Args:
+        source: Where it is.
+        origin: The image there.
+        destination: Where it goes.
+        target: What it is called there.
+        report: Gets the progress.
+
+    Raises:
+        BackendError: It cannot be read or written.
+    """
+    copy = _Copy(source, origin, destination, target, report)
+    raw = await source.fetch_manifest(origin)
+    await copy.bring(raw)
+    await destination.put_manifest(target, raw, target.tag or raw.digest)
+    return raw.digest
+
+
+class _Copy:
+    """One image on its way from ``origin`` in a source to ``target`` in a destination."""
+
+    def __init__(
+        self,
+        source: Source,
+        origin: Reference,
+        destination: Destination,
+        target: Reference,
+        report: Report,
+    ) -> None:
+        self._source = source
+        self._origin = origin
+        self._destination = destination
+        self._target = target
+        self._report = report
+        self._places = asyncio.Semaphore(_AT_ONCE)
+
+    async def bring(self, raw: RawManifest, depth: int = 0) -> None:
+        """Bring everything there that a manifest or index names."""
+        if not raw.is_index:
+            await self._bring_blobs(raw)
+            return
+        if depth == _MAX_DEPTH:
+            raise FormatError(f"{self._origin} has indexes nested more than {_MAX_DEPTH} deep")
+        for entry in parse_index(raw.data, raw.media_type).manifests:
+            inner = await self._source.fetch_manifest(self._origin.with_digest(entry.digest))
+            await self.bring(inner, depth + 1)
+            await self._destination.put_manifest(self._target, inner, inner.digest)
+
+    async def _bring_blobs(self, raw: RawManifest) -> None:
+        """Bring the blobs of one image there, several at once."""
+        manifest = parse_manifest(raw.data, raw.media_type)
+        blobs = _distinct(manifest.layers, manifest.config)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, descriptor in enumerate(blobs):
+                    group.create_task(self._bring_blob(number, descriptor))
+        except* BackendError as errors:
+            raise _first(errors) from errors
+
+    async def _bring_blob(self, number: int, descriptor: Descriptor) -> None:
+        progress = Progress(descriptor, number, self._report)
+        progress.tell("waiting", 0)
+        async with self._places:
+            try:
+                await self._destination.put_blob(
+                    self._target, descriptor, self._source, self._origin, progress
+                )
+            except BackendError as error:
+                progress.tell("failed", 0, note=error.message)
+                raise
+
+
+def _distinct(layers: tuple[Descriptor, ...], config: Descriptor) -> Iterator[Descriptor]:
+    """Yield each blob once; images often have the same empty layer many times."""
+    seen = set()
+    for one in (*layers, config):
+        if one.digest not in seen:
+            seen.add(one.digest)
+            if one.media_type not in media.NOT_DISTRIBUTED:
+                yield one
+
+
+def _first(errors: BaseExceptionGroup[BackendError]) -> BackendError:
+    """Return the first error of a group; the others mostly follow from it."""
+    for error in errors.exceptions:
+        return _first(error) if isinstance(error, BaseExceptionGroup) else error
+    raise AssertionError("an exception group is never empty")
