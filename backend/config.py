@@ -73,6 +73,7 @@ class Config:
     folders: tuple[str, ...] = ()
     registries: tuple[str, ...] = ()
     terminal: str = "window"
+    labs: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[CustomCommand, ...] = ()
 
@@ -134,6 +135,7 @@ SETTINGS: Mapping[str, Setting] = {
         schema={"type": "string", "enum": ["window", "here"]},
         help="Where containers are opened inside tmux: in a new window, or in place of the deck.",
     ),
+    "labs": Setting(schema=_TEXT, help="Folder with a teacher's own labs, offered before ours."),
     "keys": Setting(
         schema={"type": "object", "additionalProperties": _TEXT},
         help="Id of an action (sifdeck keys lists them) to its keys, with commas between.",

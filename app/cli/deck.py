@@ -92,7 +92,10 @@ def _find_lab() -> Workshop | None:
     name = os.environ.get("SIFDECK_LAB")
     if not name:
         return None
+    from pathlib import Path
+
     from app.cli.lab import SHIPPED
     from backend.labs.workshop import attach, find_place
 
-    return attach(find_place(SHIPPED), name)
+    folder = Path(os.environ.get("SIFDECK_LAB_DIR", SHIPPED))
+    return attach(find_place(SHIPPED, folder=folder), name)

@@ -35,9 +35,15 @@ class _Options:
 
     def place(self) -> Place:
         """Return where labs and learners are."""
+        from backend.config import load_config
         from backend.labs.workshop import find_place
+        from backend.paths import config_home, site_config
+        from backend.settings import variable
 
-        return find_place(SHIPPED, folder=self.folder, learner=self.learner)
+        folder = self.folder or variable("LAB_DIR")
+        folder = folder or load_config(config_home() / "config.toml", site_config()).labs
+        own = Path(folder).expanduser() if folder else None
+        return find_place(SHIPPED, folder=own, learner=self.learner)
 
 
 @click.group()
@@ -45,7 +51,7 @@ class _Options:
     "--dir",
     "folder",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A teacher's own labs, *.md.  [default: $SIFDECK_LAB_DIR]",
+    help="A teacher's own labs, *.md.  [default: $SIFDECK_LAB_DIR, or `labs` in config.toml]",
 )
 @click.option("--learner", default="", help="Who learns.  [default: $SIFDECK_LEARNER, or you]")
 @click.pass_context

@@ -1,8 +1,8 @@
 """A lab in the hands of a learner: its folder, its registry, its checks and what was done.
 
 The folder is a :mod:`backend.playground`, so nothing of the user's own is touched; in ``bin``
-stands a ``sifdeck`` that notes what was typed.  The cache is the user's, and where the
-site shares one, the site's: thirty learners convert an image once.
+stands a ``sifdeck`` that notes what was typed.  Settings and cache are the user's, and where
+the site shares a cache, the site's: thirty learners convert an image once.
 """
 
 from __future__ import annotations
@@ -98,17 +98,16 @@ def find_place(shipped: Path, *, folder: Path | None = None, learner: str = "") 
 
     Args:
         shipped: The folder of the labs that come with us.
-        folder: The teacher's; otherwise ``SIFDECK_LAB_DIR`` names it.
+        folder: The teacher's.
         learner: Who; otherwise ``SIFDECK_LEARNER``, otherwise the user.
 
     Raises:
         UsageError: The learner's name cannot be the name of a folder.
     """
-    own = folder or (Path(found) if (found := variable("LAB_DIR")) else None)
     name = learner or variable("LEARNER") or getpass.getuser()
     home = variable("LAB_HOME")
     return Place(
-        folders=(own, shipped) if own else (shipped,),
+        folders=(folder, shipped) if folder else (shipped,),
         home=Path(home) if home else state_home() / "labs",
         learner=check_learner(name),
     )
@@ -147,9 +146,10 @@ class Workshop:
     def environment(self) -> dict[str, str]:
         """Variables for the learner's shell and the deck."""
         found = self.playground.environment
-        del found["SIFDECK_CACHE_DIR"]
-        if cache := os.environ.get("SIFDECK_CACHE_DIR"):
-            found["SIFDECK_CACHE_DIR"] = cache
+        for name in ("SIFDECK_CACHE_DIR", "SIFDECK_CONFIG_DIR"):
+            del found[name]
+            if own := os.environ.get(name):
+                found[name] = own
         return found | {
             "PATH": f"{self.playground.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
             "SIFDECK_LAB": self.lab.name,

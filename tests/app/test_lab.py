@@ -176,3 +176,15 @@ def test_a_damaged_lab_is_named(teacher: Path) -> None:
     listed = subprocess.run([SIFDECK, "lab", "list"], check=True, capture_output=True, text=True)
     assert "small" in listed.stdout
     assert "broken" in listed.stderr
+
+
+def test_a_teachers_folder_from_the_settings(
+    teacher: Path, clean_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SIFDECK_LAB_DIR")
+    assert "small" not in lab("list")
+    settings = clean_home / ".config/sifdeck/config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f'labs = "{teacher}"\n')
+    assert "small" in lab("list")
+    assert "small" in lab("--dir", str(teacher), "list")

@@ -152,12 +152,12 @@ async def test_the_other_views_are_one_key_away(app: Deck) -> None:
         assert isinstance(app.screen, LabScreen)
 
 
-async def test_a_step_that_cannot_be_done_here(app: Deck, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
+async def test_a_step_that_cannot_be_done_here(app: Deck) -> None:
     async with app.run_test(size=(120, 40)) as pilot:
         await settle(pilot)
         screen = app.screen
         assert isinstance(screen, LabScreen)
+        screen._checking = True  # no other check comes between
         screen._checked(screen.step, {"state": "skipped", "checks": []})
         assert "cannot do this step" in checks(app)
         screen._checked(screen.step, {})

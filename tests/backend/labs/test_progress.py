@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from backend.errors import FormatError, NotFoundError, UsageError
 from backend.labs.progress import Progress, StepProgress, read_progress, write_progress
 from backend.labs.workshop import find_place, opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LAB = """\
 +++
@@ -74,7 +77,7 @@ def test_a_lab_is_done_left_and_gone_on_with(
         for name, value in workshop.environment.items():
             if name.startswith("SIFDECK_"):
                 monkeypatch.setenv(name, value)
-        inside = find_place(Path("/none"))
+        inside = find_place(tmp_path / "labs")
         assert (inside.home, inside.learner) == (place.home, place.learner)
         # A second process looks at the lab that is open already.
         with opened(inside, "small") as again:
