@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backend.errors import FormatError, UsageError
+from backend.layers.keep import LayerKeeper
 from backend.layers.squash import LayerSource, squash_layers
 from backend.oci import media
 from backend.oci.image import parse_config, parse_manifest
@@ -65,11 +66,12 @@ def write_image(
     compression: Compression,
     overwrite: bool,
     report: events.Report,
+    keep_layers: bool = False,
 ) -> WrittenImage:
     """Write ``image`` as an OCI-SIF.
 
     Layers that are squashfs already are stored as they are, and the image's digest stays what
-    it was; others are squashed into one.
+    it was; others are squashed into one, or each becomes a squashfs of its own.
 
     Args:
         image: What to write.
@@ -77,6 +79,7 @@ def write_image(
         compression: Of the squashfs blocks.
         overwrite: Whether a file that is there may be replaced.
         report: Gets the events of the phase ``convert``.
+        keep_layers: Squash none.
 
     Raises:
         ExistsError: The target exists and may not be replaced.
@@ -87,10 +90,12 @@ def write_image(
     is_stored = bool(image.layers) and all(
         layer.media_type == media.SQUASHFS_LAYER for layer in image.layers
     )
-    count = len(image.layers) if is_stored else 1
+    count = len(image.layers) if is_stored or keep_layers else 1
     with OciSifWriter(target, layer_count=count, overwrite=overwrite) as writer:
         if is_stored:
             _store_as_is(image, writer)
+        elif keep_layers:
+            _keep(image, writer, compression, report)
         else:
             _squash(image, writer, compression, report)
         return writer.finish(functools.partial(convert_documents, image.source))
@@ -132,6 +137,21 @@ def _squash(
         out.digest = squash_layers(
             sources, out, compression=compression, report=report, created=created
         ).digest
+
+
+def _keep(
+    image: Assembly, writer: OciSifWriter, compression: Compression, report: events.Report
+) -> None:
+    config = parse_config(image.source.raw_config)
+    keeper = LayerKeeper(
+        _layer_sources(image, config),
+        compression=compression,
+        report=report,
+        created=_seconds(config.created),
+    )
+    for index, _ in enumerate(image.layers):
+        with writer.layer() as out:
+            out.digest = keeper.write(index, out).digest
 
 
 def _layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:

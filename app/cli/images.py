@@ -59,6 +59,7 @@ def pull_options(values: Mapping[str, object], *, overwrite: bool = False) -> Pu
         compression=parse_compression(str(compression)) if compression else Compression(),
         overwrite=overwrite,
         native=bool(values.get("native")),
+        keep_layers=bool(values.get("keep_layers")),
         offline=bool(values.get("offline")) or flag("OFFLINE"),
         access=make_access(values, ask=bool(values.get("docker_login")) or flag("DOCKER_LOGIN")),
     )

@@ -20,6 +20,9 @@ from app.cli.progress import reporting
     type=click.Path(file_okay=False, path_type=Path),
     help="The folder to write to.  [default: the current one]",
 )
+@click.option(
+    "--keep-layers", is_flag=True, help="Make a file system of each layer, not one of all."
+)
 @click.option("--native", is_flag=True, help="Write a native SIF instead of an OCI-SIF.")
 @image_options
 @json_option
@@ -53,6 +56,8 @@ def pull(
 
     if len(arguments) > 2:
         raise click.UsageError("pull takes one image, and before it at most one file to write")
+    if options["native"] and options["keep_layers"]:
+        raise click.UsageError("a native SIF has one file system; leave --keep-layers out")
     reference = parse(arguments[-1])
     place = folder or Path(variable("PULLDIR") or variable("PULLFOLDER") or "")
     suffix = ".sif" if options["native"] else ".oci.sif"

@@ -91,15 +91,15 @@ def squash_layers(  # noqa: PLR0913  (options, each with a default)
     with SquashfsWriter(
         out, compression=compression, block_size=block_size, created=created, threads=threads
     ) as writer:
-        squasher = _Squasher(writer, report, total=sum(layer.size for layer in layers))
+        squasher = Squasher(writer, report, total=sum(layer.size for layer in layers))
         for number in range(len(layers), 0, -1):
             squasher.add(layers[number - 1], label=f"layer {number} of {len(layers)}")
         size = writer.finish(squasher.finish())
     report(Phase(name="convert", done=squasher.total, total=squasher.total, state="done"))
-    return SquashedLayer(size=size, digest=_digest(out, start, size))
+    return SquashedLayer(size=size, digest=digest_stretch(out, start, size))
 
 
-class _Squasher:
+class Squasher:
     """Merges layers, top first, into one tree, and writes the files that can be seen."""
 
     def __init__(self, writer: SquashfsWriter, report: Report, *, total: int) -> None:
@@ -115,6 +115,26 @@ class _Squasher:
     def add(self, source: LayerSource, *, label: str) -> None:
         """Read one layer and lay the layers above on it."""
         tree = LayerTree(self._merged)
+        self._read(source, tree, label)
+        if self._merged is None:
+            self._merged = tree.root
+        else:
+            merge(self._merged, tree.root)
+
+    def search(self, source: LayerSource, *, label: str) -> bool:
+        """Look in a lower layer for the targets of hard links, and for nothing else.
+
+        Returns:
+            Whether some are left that may be in a layer below it.
+        """
+        if self._pending:
+            everything = LayerDirectory()
+            everything.opaque = True
+            above = Inode(Kind.DIRECTORY, Attributes(0, 0, 0), 0, everything)
+            self._read(source, LayerTree(above), label)
+        return bool(self._pending)
+
+    def _read(self, source: LayerSource, tree: LayerTree, label: str) -> None:
         builder = _Builder(tree, self._writer, self._attributes, label)
         with InflatedLayer(source, label=label) as layer:
             reader = TarReader(self._watched(layer), label=label)
@@ -125,10 +145,6 @@ class _Squasher:
         if wanted := {file.offset: file for file in builder.hidden if file.wanted}:
             self._recover(source, wanted, label)
         self._before += source.size
-        if self._merged is None:
-            self._merged = tree.root
-        else:
-            merge(self._merged, tree.root)
 
     def finish(self) -> Inode:
         """Return the tree, hard links followed."""
@@ -294,7 +310,7 @@ def _dangling(alias: Alias, what: str) -> FormatError:
     return FormatError(f"{alias.label}: a hard link {what}", offset=alias.offset)
 
 
-def _digest(out: BinaryIO, start: int, size: int) -> Digest:
+def digest_stretch(out: BinaryIO, start: int, size: int) -> Digest:
     """Return the digest of a stretch of the file; leaves its position behind it."""
     out.seek(start)
     digest = hashlib.sha256()

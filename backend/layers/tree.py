@@ -111,7 +111,7 @@ class LayerTree:
 
     def __init__(self, above: Inode | None = None) -> None:
         self.root = new_directory()
-        self._above = _layered(above) if above else _NOTHING
+        self._above = layered(above) if above else _NOTHING
         self._parents: dict[bytes, tuple[LayerDirectory, LayerDirectory]] = {}
 
     def directory(self, path: bytes) -> tuple[LayerDirectory, LayerDirectory]:
@@ -122,12 +122,12 @@ class LayerTree:
         return found
 
     def _descend(self, path: bytes) -> tuple[LayerDirectory, LayerDirectory]:
-        own, above = _layered(self.root), self._above
+        own, above = layered(self.root), self._above
         for name in path.split(b"/") if path else ():
             child = own.entries.get(name)
             if child is None or child.kind is not Kind.DIRECTORY:
                 child = own.entries[name] = new_directory()
-            own, above = _layered(child), _below(above, name)
+            own, above = layered(child), _below(above, name)
         return own, above
 
     def put(self, own: LayerDirectory, name: bytes, inode: Inode) -> None:
@@ -172,7 +172,7 @@ class LayerTree:
                 return False
             if inode.kind is not Kind.DIRECTORY:
                 return True
-            own = _layered(inode)
+            own = layered(inode)
             if own.opaque or name in own.whiteouts:
                 return True
             inode = own.entries.get(name)
@@ -189,7 +189,7 @@ def merge(upper: Inode, lower: Inode) -> None:
     waiting = [(upper, lower)]
     while waiting:
         top, bottom = waiting.pop()
-        above, below = _layered(top), _layered(bottom)
+        above, below = layered(top), layered(bottom)
         if below.stated and not above.stated:
             above.stated = True
             top.attributes, top.mtime = bottom.attributes, bottom.mtime
@@ -211,7 +211,8 @@ def merge(upper: Inode, lower: Inode) -> None:
         above.opaque = below.opaque
 
 
-def _layered(inode: Inode) -> LayerDirectory:
+def layered(inode: Inode) -> LayerDirectory:
+    """Return what a directory of a layer holds."""
     content = inode.content
     if not isinstance(content, LayerDirectory):
         raise TypeError(f"{inode.kind.name} is no layer's directory")
@@ -225,4 +226,4 @@ def _below(above: LayerDirectory, name: bytes) -> LayerDirectory:
     inode = above.entries.get(name)
     if inode is None:
         return _NOTHING
-    return _layered(inode) if inode.kind is Kind.DIRECTORY else _EVERYTHING
+    return layered(inode) if inode.kind is Kind.DIRECTORY else _EVERYTHING

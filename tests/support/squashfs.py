@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import subprocess
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +46,11 @@ _KINDS = {
 }
 
 
-def snapshot(root: Path) -> dict[bytes, Seen]:
-    """Return everything below and including ``root`` (``b""``) by relative path."""
+def snapshot(root: Path, *, links: bool = True) -> dict[bytes, Seen]:
+    """Return everything below and including ``root`` (``b""``) by relative path.
+
+    With ``links`` false no names are told to be hard links of each other.
+    """
     base = os.fsencode(root)
     found = {b"": os.lstat(base)}
     waiting = [b""]
@@ -62,10 +65,10 @@ def snapshot(root: Path) -> dict[bytes, Seen]:
     for path, status in found.items():
         names.setdefault(status.st_ino, []).append(path)
     for status in found.values():
-        if not stat.S_ISDIR(status.st_mode):
+        if links and not stat.S_ISDIR(status.st_mode):
             assert status.st_nlink == len(names[status.st_ino])
     return {
-        path: _seen(os.path.join(base, path), status, names[status.st_ino])
+        path: _seen(os.path.join(base, path), status, names[status.st_ino] if links else [])
         for path, status in found.items()
     }
 
@@ -162,6 +165,26 @@ def kernel_mounted(image: Path, *, offset: int = 0) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", str(target)], check=True)
         target.rmdir()
+
+
+@contextmanager
+def overlaid(images: list[Path]) -> Iterator[Path]:
+    """Mount images, base first, and lay them on each other with the kernel's overlayfs."""
+    target = images[0].with_name("overlaid")
+    target.mkdir()
+    empty = images[0].with_name("empty")  # overlayfs wants two lower folders at least
+    empty.mkdir()
+    with ExitStack() as stack:
+        mounted = [stack.enter_context(kernel_mounted(image)) for image in images]
+        lower = ":".join(str(path) for path in [*reversed(mounted), empty])
+        argv = ["mount", "-t", "overlay", "-o", f"ro,lowerdir={lower}", "overlay", str(target)]
+        subprocess.run(argv, check=True)
+        try:
+            yield target
+        finally:
+            subprocess.run(["umount", str(target)], check=True)
+    target.rmdir()
+    empty.rmdir()
 
 
 JUDGES = {"unsquashfs": unsquashed, "squashfuse_ll": fuse_mounted, "kernel": kernel_mounted}
