@@ -28,7 +28,7 @@ from backend.assembly import assembly_of, write_image, write_native_image
 from backend.copying import copy_range
 from backend.errors import BackendError, ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
-from backend.oci.source import resolve
+from backend.oci.source import check_document_size, read_blob, resolve
 from backend.paths import cache_home, shared_cache
 from backend.registry.access import Access
 from backend.registry.memory import Memory, Remembering
@@ -264,7 +264,9 @@ class _Download:
     async def _work(self) -> None:
         async with _open_source(self.reference, self._options, self.report) as source:
             self.report(events.Phase(name="resolve"))
-            image = await resolve(source, self.reference, self._options.platform)
+            image = await resolve(
+                source, self.reference, self._options.platform, read=self._read_config
+            )
             self.report(events.Phase(name="resolve", state="done"))
             self.report(_resolved(image))
             self._image.set_result(image)
@@ -273,18 +275,33 @@ class _Download:
 
     async def _fetch(self, source: oci.Source, image: RemoteImage) -> None:
         """Fetch the configuration, which the converter needs first, and then the layers."""
-        store = Store(self._options.cache)
-        config = await store.fetch(
-            source,
-            image.reference,
-            image.manifest.config,
-            role="config",
-            index=0,
-            report=self.report,
-        )
-        self._config.set_result(config.read_bytes())
+        config = image.manifest.config
+        data = await self._read_config(source, image.reference, config, report=self.report)
+        self._config.set_result(data)
         if self._layers:
+            store = Store(self._options.cache)
             await store.fetch_layers(source, image, report=self.report, on_layer=self._arrived)
+
+    async def _read_config(
+        self,
+        source: oci.Source,
+        reference: Reference,
+        descriptor: Descriptor,
+        *,
+        report: events.Report = events.ignore,
+    ) -> bytes:
+        """Return a configuration, which the store downloads once for every process."""
+        check_document_size(descriptor)
+        try:
+            path = await Store(self._options.cache).fetch(
+                source, reference, descriptor, role="config", index=0, report=report
+            )
+        except BackendError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            # The cache cannot be written; a shared one may have the converted image.
+            return await read_blob(source, reference, descriptor)
+        return path.read_bytes()
 
     def _arrived(self, index: int, path: Path) -> None:
         self._layers[index].set_result(path)

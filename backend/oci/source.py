@@ -17,12 +17,14 @@ from backend.oci.image import Manifest, parse_config, parse_index, parse_manifes
 from backend.oci.json import MAX_DOCUMENT, load
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from pathlib import Path
 
     from backend.oci.image import Descriptor, Index
     from backend.oci.platform import Platform
     from backend.reference import Reference
+
+    ReadBlob = Callable[["Source", Reference, Descriptor], Awaitable[bytes]]
 
 _MAX_DEPTH = 4
 """Indexes within indexes; the specification sets no limit, and nobody needs more than two."""
@@ -98,8 +100,33 @@ class Source(BlobSource, Protocol):
         """
 
 
-async def resolve(source: Source, reference: Reference, platform: Platform) -> RemoteImage:
+async def read_blob(source: Source, reference: Reference, descriptor: Descriptor) -> bytes:
+    """Return a small blob, such as an image configuration, verified.
+
+    Raises:
+        FormatError: It is larger than a document may be.
+        VerificationError: It does not have its digest or size.
+    """
+    check_document_size(descriptor)
+    data = bytearray()
+    async for chunk in source.stream_blob(reference, descriptor):
+        data += chunk
+        if len(data) > descriptor.size:
+            break
+    verify(bytes(data), descriptor.digest, size=descriptor.size)
+    return bytes(data)
+
+
+async def resolve(
+    source: Source, reference: Reference, platform: Platform, *, read: ReadBlob = read_blob
+) -> RemoteImage:
     """Return the image that ``reference`` means on ``platform``.
+
+    Args:
+        source: Where it is.
+        reference: Names it.
+        platform: Chosen from an index.
+        read: Reads a configuration, where only that says what an image is for.
 
     Raises:
         NotFoundError: There is none, or none for the platform; the hint says what there is.
@@ -118,7 +145,7 @@ async def resolve(source: Source, reference: Reference, platform: Platform) -> R
         raise FormatError(f"{reference} is no image but {one_line(raw.media_type, limit=120)}")
     manifest = parse_manifest(raw.data, raw.media_type)
     if named is None or not named.architecture:
-        named = await _configured(source, reference, manifest)
+        named = await _configured(source, reference, manifest, read)
         if named and not platform.accepts(named):
             raise missing_platform(reference, platform, [named])
     return RemoteImage(
@@ -131,22 +158,14 @@ async def resolve(source: Source, reference: Reference, platform: Platform) -> R
     )
 
 
-async def read_blob(source: Source, reference: Reference, descriptor: Descriptor) -> bytes:
-    """Return a small blob, such as an image configuration, verified.
+def check_document_size(descriptor: Descriptor) -> None:
+    """Check that a blob is small enough to be read into memory.
 
     Raises:
         FormatError: It is larger than a document may be.
-        VerificationError: It does not have its digest or size.
     """
     if descriptor.size > MAX_DOCUMENT:
         raise FormatError(f"{descriptor.digest} is larger than {MAX_DOCUMENT >> 20} MiB")
-    data = bytearray()
-    async for chunk in source.stream_blob(reference, descriptor):
-        data += chunk
-        if len(data) > descriptor.size:
-            break
-    verify(bytes(data), descriptor.digest, size=descriptor.size)
-    return bytes(data)
 
 
 def verify(data: bytes, digest: Digest, *, size: int | None = None) -> None:
@@ -232,16 +251,17 @@ def _best(index: Index, platform: Platform) -> Descriptor | None:
 
 
 async def _fetch(source: Source, reference: Reference, entry: Descriptor) -> RawManifest:
-    if entry.size > MAX_DOCUMENT:
-        raise FormatError(f"{entry.digest} is larger than {MAX_DOCUMENT >> 20} MiB")
+    check_document_size(entry)
     return await source.fetch_manifest(reference.with_digest(entry.digest))
 
 
-async def _configured(source: Source, reference: Reference, manifest: Manifest) -> Platform | None:
+async def _configured(
+    source: Source, reference: Reference, manifest: Manifest, read: ReadBlob
+) -> Platform | None:
     """Return what an image's configuration says it is for; None when that says nothing."""
     if manifest.config.media_type not in {media.OCI_CONFIG, media.DOCKER_CONFIG}:
         return None
-    config = parse_config(await read_blob(source, reference, manifest.config))
+    config = parse_config(await read(source, reference, manifest.config))
     return config.platform if config.platform.architecture else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backend.errors import BackendError
+from backend.errors import BackendError, FormatError
 from backend.events import ignore
 from backend.pull import PullOptions, cached_image, pull_image
 from backend.reference import parse
@@ -39,6 +40,32 @@ def test_a_signal_while_the_download_starts_ends_it(
         with pytest.raises(KeyboardInterrupt):
             pull_image(reference, tmp_path / "x.sif", PullOptions(cache=tmp_path), ignore)
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+
+
+@pytest.mark.registry
+def test_each_blob_is_downloaded_once(registry: Registry, tmp_path: Path) -> None:
+    made = images.image([layer(Entry(name="a"))])
+    registry.push(made, "pull/once")
+    reference = parse(f"docker://{registry.host}/pull/once")
+    for name in ("first", "second"):
+        pull_image(reference, tmp_path / name, PullOptions(cache=tmp_path / "cache"), ignore)
+    for blob in made.blobs:
+        asked = registry.requests_for(f'"GET /v2/pull/once/blobs/{blob}')
+        assert len(asked) == 1, asked
+
+
+@pytest.mark.registry
+def test_a_configuration_beyond_all_bounds_is_refused(registry: Registry, tmp_path: Path) -> None:
+    made = images.image([layer(Entry(name="a"))])
+    manifest = json.loads(made.manifest)
+    blob = manifest["config"]["digest"]
+    manifest["config"]["size"] = 5 << 30
+    made.manifest = json.dumps(manifest).encode()
+    registry.push_index("pull/huge", "latest", (made, "linux/amd64"))
+    reference = parse(f"docker://{registry.host}/pull/huge")
+    with pytest.raises(FormatError, match="larger than"):
+        pull_image(reference, tmp_path / "x", PullOptions(cache=tmp_path), ignore)
+    assert registry.requests_for(f'"GET /v2/pull/huge/blobs/{blob}') == []
 
 
 @pytest.mark.registry
