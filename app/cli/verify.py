@@ -12,56 +12,111 @@ from app.cli.access import access_options
 from app.cli.progress import reporting
 
 if TYPE_CHECKING:
-    from backend.sif.verification import SourceCheck
+    from collections.abc import Sequence
+
+    from backend.sif.signature import SignatureCheck
+    from backend.sif.verification import BlobCheck, SourceCheck
 
 
-@click.command(short_help="Check the digests in an image, or compare it with its source.")
+@click.command(
+    short_help="Check digests and signatures in an image, or compare it with its source."
+)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option("--source", is_flag=True, help="Make it again from the registry, and compare.")
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A public key (PEM) for signatures that were made with a key pair.",
+)
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 @access_options
 @click.pass_context
 def verify(
-    ctx: click.Context, /, *, image: Path, source: bool, as_json: bool, **access: object
+    ctx: click.Context,
+    /,
+    *,
+    image: Path,
+    source: bool,
+    key: Path | None,
+    as_json: bool,
+    **access: object,
 ) -> int:
-    """Check that every OCI object in IMAGE has the digest that it should.
+    """Check that every OCI object in IMAGE has its digest, and that every signature is valid.
+
+    OpenPGP keys are taken from SingularityCE's keyring and from gpg's.
 
     With --source: pull what the image says it was made from, past all caches, convert it in
-    the same way and tell what differs.  Status 0 means that nothing does, 14 that something
-    does.
+    the same way and tell what differs.
+
+    Status 0 means that all is well, 14 that something is not, or could not be checked.
     """
     if source:
         return _verify_source(ctx, image, access, as_json=as_json)
-    return _verify_blobs(ctx, image, as_json=as_json)
+    return _verify_file(ctx, image, key, as_json=as_json)
 
 
-def _verify_blobs(ctx: click.Context, image: Path, *, as_json: bool) -> int:
+def _verify_file(ctx: click.Context, image: Path, key: Path | None, *, as_json: bool) -> int:
+    from backend.errors import ExitCode
+    from backend.escape import one_line
+    from backend.settings import variable
+    from backend.sif.file import SifFile
+    from backend.sif.signature import check_signatures, default_keyrings
+    from backend.sif.verification import verify_blobs
+
+    blobs = verify_blobs(image)
+    named = key or variable("VERIFY_KEY")
+    with SifFile(image) as sif:
+        signatures = check_signatures(
+            sif, keyrings=default_keyrings(), key=Path(named) if named else None
+        )
+    if as_json:
+        _echo_checks_json(blobs, signatures)
+    else:
+        _echo_checks(blobs, signatures)
+    if not all([one.is_sound for one in blobs] + [one.is_sound for one in signatures]):
+        if any(one.is_overlay and not one.is_sound for one in blobs):
+            click.echo(f"next:    sifdeck overlay sync {one_line(str(image))}", err=True)
+        return ExitCode.VERIFICATION
+    if not blobs and not signatures:
+        click.echo("ERROR:   The file holds neither digests nor signatures", err=True)
+        return ExitCode.VERIFICATION
+    if not ctx.obj["quiet"]:
+        counts = f"{len(blobs)} objects and {len(signatures)} signatures"
+        click.echo(f"INFO:    All is well: {counts} checked", err=True)
+    return ExitCode.OK
+
+
+def _echo_checks(blobs: Sequence[BlobCheck], signatures: Sequence[SignatureCheck]) -> None:
+    from backend.escape import one_line
+
+    for one in blobs:
+        click.echo(f"{one.id:<4} {'ok' if one.is_sound else 'CHANGED':<12} {one.expected}")
+        if not one.is_sound:
+            click.echo(f"ERROR:   Object {one.id} is {one.actual}", err=True)
+    for signature in signatures:
+        state = "ok" if signature.is_sound else signature.state.upper()
+        state = "CHANGED" if signature.problems and signature.state == "valid" else state
+        covered = ", ".join(map(str, signature.objects)) or "nothing"
+        click.echo(
+            f"{signature.id:<4} {state:<12} {signature.form} signature of objects {covered} "
+            f"by {one_line(signature.signer) or 'an unknown key'}"
+        )
+        for problem in signature.problems:
+            click.echo(f"ERROR:   Signature {signature.id}: {one_line(problem)}", err=True)
+        if signature.state == "unknown key":
+            how = "gpg --import FILE" if signature.form == "OpenPGP" else "sifdeck verify --key"
+            click.echo(f"next:    get the signer's public key; then {how}", err=True)
+
+
+def _echo_checks_json(blobs: Sequence[BlobCheck], signatures: Sequence[SignatureCheck]) -> None:
     import dataclasses
     import json
 
-    from backend.errors import ExitCode
-    from backend.escape import one_line
-    from backend.sif.ocisif import read_ocisif
-    from backend.sif.verification import verify_blobs
-
-    checks = verify_blobs(image)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in checks], indent=4))
-    for one in () if as_json else checks:
-        state = "ok" if one.is_sound else "CHANGED"
-        click.echo(f"{one.id:<4} {state:<8} {one.expected}")
-    bad = [one for one in checks if not one.is_sound]
-    for one in bad:
-        click.echo(f"ERROR:   Object {one.id} is {one.actual}", err=True)
-        if one.is_overlay:
-            click.echo(f"next:    sifdeck overlay sync {one_line(str(image))}", err=True)
-    if read_ocisif(image).signed and not ctx.obj["quiet"]:
-        click.echo("INFO:    The file holds a signature, which was not checked", err=True)
-    if bad:
-        return ExitCode.VERIFICATION
-    if not ctx.obj["quiet"]:
-        click.echo(f"INFO:    All {len(checks)} objects are as their digests say", err=True)
-    return ExitCode.OK
+    document = {
+        "objects": [dataclasses.asdict(one) | {"sound": one.is_sound} for one in blobs],
+        "signatures": [dataclasses.asdict(one) | {"sound": one.is_sound} for one in signatures],
+    }
+    click.echo(json.dumps(document, indent=4))
 
 
 def _verify_source(

@@ -64,13 +64,15 @@ class BlobCheck:
 
 
 def verify_blobs(path: Path) -> tuple[BlobCheck, ...]:
-    """Return the check of every OCI object in a file.
+    """Return the check of every OCI object in a file; a native SIF has none.
 
     Raises:
         NotFoundError: There is no such file.
-        FormatError: It is no OCI-SIF, or a document in it is damaged.
+        FormatError: It is no SIF file, or a document in it is damaged.
     """
     with SifFile(path) as sif:
+        if not sif.of_kind(DataType.OCI_ROOT_INDEX):
+            return ()
         image = image_of(sif)
         overlays = {layer.object_id for layer in image.layers if layer.is_overlay}
         objects = [*sif.of_kind(DataType.OCI_BLOB), *sif.of_kind(DataType.OCI_ROOT_INDEX)]

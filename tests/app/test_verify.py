@@ -27,7 +27,7 @@ def test_sound_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in lines] == [[str(i), "ok"] for i in range(1, 5)]
     assert main(["verify", "--json", str(path)]) == 0
-    assert len(json.loads(capsys.readouterr().out)) == 4
+    assert len(json.loads(capsys.readouterr().out)["objects"]) == 4
 
 
 def test_damaged_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +38,7 @@ def test_damaged_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         file.write(b"damage")
     assert main(["verify", str(path)]) == 14
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].startswith("1    CHANGED  sha256:")
+    assert printed.out.splitlines()[0].startswith("1    CHANGED      sha256:")
     assert "ERROR:   Object 1 is sha256:" in printed.err
 
 
