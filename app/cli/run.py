@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -21,14 +21,15 @@ _SETTINGS = {"allow_interspersed_args": False}
 """What stands behind the image belongs to the container, options too."""
 
 
+R = TypeVar("R")
 Value = bool | str | tuple[str, ...]
 
 
-def _container_options(function: Callable[..., None]) -> Callable[..., None]:
+def _container_options(function: Callable[..., R]) -> Callable[..., R]:
     return functools.reduce(lambda inner, one: _option(one)(inner), reversed(OPTIONS), function)
 
 
-def _option(one: Option) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _option(one: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
     if one.kind == "switch":
         hidden = one.help.startswith("Accepted")
         return click.option(*one.names, one.dest, is_flag=True, help=one.help, hidden=hidden)
@@ -52,12 +53,28 @@ def run(ctx: click.Context, /, image: str, arguments: tuple[str, ...], **flags: 
 
 @click.command("exec", context_settings=_SETTINGS)
 @_container_options
-@click.argument("image")
-@click.argument("arguments", nargs=-1, required=True, metavar="COMMAND", type=click.UNPROCESSED)
+@click.option("--in", "joined", metavar="NAME", help="In a container that runs in the background.")
+@click.argument("words", nargs=-1, required=True, metavar="IMAGE COMMAND", type=click.UNPROCESSED)
 @click.pass_context
-def exec_(ctx: click.Context, /, image: str, arguments: tuple[str, ...], **flags: Value) -> None:
-    """Run a command of your own in an image."""
-    start(ctx, "exec", image, arguments, flags)
+def exec_(
+    ctx: click.Context, /, words: tuple[str, ...], joined: str | None, **flags: Value
+) -> int | None:
+    """Run a command of your own in an image, or with --in NAME in a running container."""
+    if joined:
+        return _join(joined, words, flags)
+    if len(words) < 2:
+        raise click.UsageError("Missing argument 'COMMAND...'.", ctx)
+    start(ctx, "exec", words[0], words[1:], flags)
+    return None
+
+
+def _join(name: str, words: tuple[str, ...], flags: Flags) -> int:
+    from backend.runtime.background import join
+    from backend.runtime.instances import find_instance
+
+    options = interpret("exec", words, flags)
+    found = find_instance(name, running=True)
+    return join(found, words, dict(options.environment), options.working_dir)
 
 
 @click.command(context_settings=_SETTINGS)
@@ -82,7 +99,12 @@ def start(
         http, offline = bool(flags["no_https"]), bool(flags["offline"])
         path = find_image(image, report, plain_http=http, offline=offline)
         plan = container.plan_image(path, options, report)
-    container.become_launcher(plan)
+    if options.detach:
+        from backend.runtime.background import start_detached
+
+        click.echo(start_detached(plan, str(flags["name"])))
+    else:
+        container.become_launcher(plan)
 
 
 def find_image(
@@ -96,7 +118,7 @@ def find_image(
     """
     import os
 
-    if "://" not in image:
+    if ":" not in image or os.path.exists(image):
         from backend.errors import NotFoundError
         from backend.escape import one_line
 
