@@ -197,6 +197,7 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
         arguments=arguments,
         runtime=read.text("runtime"),
         app=read.text("app"),
+        detach=bool(flags["detach"]),
         compat=compat,
         binds=(
             *options.parse_binds(read.entries("bind")),

@@ -75,6 +75,16 @@ def run(
     _execute(process)
 
 
+def join(document: dict[str, Any], terminal: socket.socket | None, filter_code: bytes) -> NoReturn:
+    """Run a program in a container whose namespaces this process has joined; as :func:`run`."""
+    os.chdir("/")
+    os.setsid()
+    if terminal:
+        _take_terminal(terminal, owner=document["process"]["user"]["uid"], is_console=False)
+    _become(document, filter_code, nested=False)
+    _execute(document["process"])
+
+
 def _mount_root(root: str, document: dict[str, Any]) -> None:
     """Mount everything below ``root`` and make it our root."""
     kernel.bind(root, root)
@@ -139,7 +149,7 @@ def _mask(path: str) -> None:
         kernel.bind("/dev/null", path)
 
 
-def _take_terminal(peer: socket.socket, *, owner: int) -> None:
+def _take_terminal(peer: socket.socket, *, owner: int, is_console: bool = True) -> None:
     """Open a terminal of the container's own and send its other side to the launcher."""
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     fcntl.ioctl(master, 0x4004_5431, struct.pack("i", 0))  # TIOCSPTLCK
@@ -151,6 +161,8 @@ def _take_terminal(peer: socket.socket, *, owner: int) -> None:
     fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
     for descriptor in range(3):
         os.dup2(slave, descriptor)
+    if not is_console:
+        return
     console = os.open("/dev/console", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
     os.close(console)
     kernel.bind(f"/dev/pts/{number}", "/dev/console")

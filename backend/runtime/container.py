@@ -100,7 +100,8 @@ def _describe(
 ) -> Container:
     """Return what config.json says."""
     place = mounts.place
-    terminal = os.get_terminal_size(0) if os.isatty(0) and os.isatty(1) else None
+    attached = not options.detach and os.isatty(0) and os.isatty(1)
+    terminal = os.get_terminal_size(0) if attached else None
     working_dir = options.working_dir or runnable.working_dir or "/"
     if not options.compat and not options.working_dir:
         working_dir = place.cwd
@@ -148,6 +149,8 @@ def _assemble(
         "runtime": engine.run_command(runtime, session=session, name=f"sifdeck-{os.getpid()}"),
         "runtime_kind": runtime.kind,
         "terminal": container.terminal is not None,
+        "exit_file": "",
+        "ready": -1,
     }
 
 

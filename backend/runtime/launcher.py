@@ -38,6 +38,14 @@ _LOG_LIMIT = 4096
 def main(descriptor: int) -> int:
     """Run the plan in ``descriptor`` and return the exit status."""
     wanted = plan.load(descriptor)
+    status = _run(wanted)
+    if wanted["exit_file"]:
+        with contextlib.suppress(OSError):  # somebody has cleared the record away
+            _write(wanted["exit_file"], str(status))
+    return status
+
+
+def _run(wanted: Plan) -> int:
     try:
         return _launch(wanted)
     except LaunchError as error:
@@ -65,13 +73,18 @@ def _launch(wanted: Plan) -> int:
     try:
         _mount_all(wanted, servers)
         rootfs.prepare(f"{wanted['session']}/bundle/rootfs", wanted["rootfs"])
-        _write(f"{wanted['session']}/bundle/config.json", wanted["config"])
+        config = f"{wanted['session']}/bundle/config.json"
+        _write(config, wanted["config"])
+        os.chown(config, 0, 0)
         peer = _start_relay(servers) if terminal and kind == "builtin" else None
         everything = set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}
         before: set[int | signal.Signals] = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
         if not wanted["share_pids"]:
             kernel.unshare(kernel.CLONE_NEWPID, "pid namespace")
         runtime = _start_runtime(wanted, before, peer)
+        if wanted["ready"] >= 0:
+            os.write(wanted["ready"], b"r")
+            os.close(wanted["ready"])
         status = attached.wait(runtime, servers, terminal, is_container=kind == "builtin")
         if peer and terminal:
             servers.drain()
@@ -178,7 +191,6 @@ def _make_folder(path: str) -> None:
 def _write(path: str, text: str, mode: int = 0o600) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, mode)
     try:
-        os.fchown(descriptor, 0, 0)
         with open(
             descriptor, "w", encoding="utf-8", errors="surrogateescape", closefd=False
         ) as file:
@@ -207,6 +219,8 @@ def _start_runtime(
     if pid:
         return pid
     try:
+        if wanted["ready"] >= 0:
+            os.close(wanted["ready"])
         kernel.die_with_parent(parent)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # fuse-overlayfs needs the outer /proc, so the new one gets a mount namespace more.

@@ -106,6 +106,7 @@ class RunOptions:
         arguments: After the image on the command line.
         runtime: ``crun``, ``runc``, ``builtin`` or a path; empty to choose.
         app: The SCIF app to run; empty for none.
+        detach: Run in the background.
         compat: Behave like Docker; else show the host's home, /tmp and folder, as native
             SingularityCE does.
 
@@ -149,6 +150,7 @@ class RunOptions:
     arguments: tuple[str, ...] = ()
     runtime: str = ""
     app: str = ""
+    detach: bool = False
     compat: bool = True
 
     binds: tuple[Bind, ...] = ()

@@ -62,7 +62,9 @@ if TYPE_CHECKING:
         """Everything that the launcher needs; ``layers`` are base first.
 
         ``become_root`` says that the runtime runs as id 0 of the launcher's namespace, which
-        is a subordinate id, while the launcher stays the caller.
+        is a subordinate id, while the launcher stays the caller.  In the background the exit
+        status goes to ``exit_file``, and a byte to the descriptor ``ready`` once it runs; in
+        the foreground these are empty and -1.
         """
 
         image: str
@@ -84,6 +86,8 @@ if TYPE_CHECKING:
         runtime: list[str]
         runtime_kind: str
         terminal: bool
+        exit_file: str
+        ready: int
 
 
 def store(plan: Plan) -> int:

@@ -52,7 +52,7 @@ read write open close stat mmap mprotect brk ioctl access pipe select dup socket
 accept sendto recvfrom bind listen fcntl flock fsync truncate getdents getcwd chdir rename mkdir
 rmdir link unlink symlink readlink chmod chown umask getpid getuid setuid setgid setgroups
 capget capset statfs prctl arch_prctl chroot mknod personality ptrace process_vm_readv futex
-epoll_wait inotify_init splice timerfd_create eventfd2 pidfd_open openat2 memfd_create 
+epoll_wait inotify_init splice timerfd_create eventfd2 pidfd_open openat2 memfd_create
 landlock_create_ruleset seccomp name_to_handle_at setxattr nanosleep kill getrandom statx rseq
 """
 )
