@@ -130,6 +130,7 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
             options,
             platform=image.config.platform,
             compression=compression_of(image),
+            keep_layers=len(image.layers) > 1,
             cache=folder / "cache",
             shared_cache=None,
         )

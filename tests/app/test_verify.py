@@ -43,9 +43,9 @@ def test_damaged_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.registry
-@pytest.mark.parametrize("compression", ["zstd:5", "gzip:2", "lz4"])
+@pytest.mark.parametrize("options", [["zstd:5"], ["gzip:2"], ["lz4"], ["xz", "--keep-layers"]])
 def test_source(
-    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], compression: str
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     made = image(
         [layer(Entry(name="a", data=b"one" * 9000)), layer(Entry(name="b", data=b"two"))],
@@ -54,7 +54,7 @@ def test_source(
     registry.push(made, "verify/app", "1")
     path = tmp_path / "app.sif"
     reference = f"docker://{registry.host}/verify/app:1"
-    pull = ["pull", "--no-https", "--compression", compression, str(path), reference]
+    pull = ["pull", "--no-https", str(path), reference, "--compression", *options]
     assert main(pull) == 0
     capsys.readouterr()
     assert main(["verify", "--source", "--no-https", str(path)]) == 0
@@ -67,7 +67,7 @@ def test_source(
     capsys.readouterr()
     assert main(["verify", "--source", "--no-https", str(other)]) == 14
     text = capsys.readouterr().out
-    assert "layer 1 is sha256:" in text
+    assert "layer 1 is sha256:" in text or "1 layers instead of 2" in text
     assert "changed /a  (content)" in text
     assert "added /evil" in text
     assert sorted(one.name for one in tmp_path.iterdir()) == ["app.sif", "forged.sif", "home"]
