@@ -64,7 +64,7 @@ async def run_tool(argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"")
         raise ToolTimeoutError(message, argv=argv) from error
     finally:
         if process.returncode is None:
-            await _stop(process)
+            await _stop_surely(process)
     stdout, stderr = (raw.decode("utf-8", "replace") for raw in (raw_out, raw_err))
     if process.returncode:
         status = process.returncode
@@ -72,17 +72,30 @@ async def run_tool(argv: Sequence[str], *, timeout_s: float, stdin: bytes = b"")
     return Completed(stdout=stdout, stderr=stderr)
 
 
+async def _stop_surely(process: asyncio.subprocess.Process) -> None:
+    """End the group, and wait until it has ended, however often we are cancelled meanwhile.
+
+    Textual cancels a worker with its widget, with the screen and with the app.
+    """
+    stopping, cancelled = asyncio.create_task(_stop(process)), None
+    while not stopping.done():
+        try:
+            await asyncio.shield(stopping)
+        except asyncio.CancelledError as again:
+            cancelled = again
+            _signal(process, signal.SIGKILL)
+    if cancelled:
+        raise cancelled
+
+
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    """End the group: SIGTERM, then SIGKILL; at once if cancelled a second time."""
-    try:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            _signal(process, number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE_S):
-                    await process.communicate()  # also drains and closes the pipes
-                    return
-    finally:
-        _signal(process, signal.SIGKILL)
+    """End the group: SIGTERM, then SIGKILL."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal(process, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_S):
+                await process.communicate()  # also drains and closes the pipes
+                return
 
 
 def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:

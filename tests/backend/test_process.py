@@ -18,8 +18,10 @@ async def test_output_and_input() -> None:
 
 async def test_failure_says_the_last_line() -> None:
     with pytest.raises(ToolFailedError, match="status 3: second") as caught:
-        await run_tool(["sh", "-c", "echo first >&2; echo second >&2; exit 3"], timeout_s=10)
-    assert caught.value.status == 3
+        await run_tool(
+            ["sh", "-c", "echo out; echo first >&2; echo second >&2; exit 3"], timeout_s=10
+        )
+    assert (caught.value.status, caught.value.stdout) == (3, "out\n")
 
 
 async def test_missing() -> None:
@@ -38,6 +40,20 @@ async def test_timeout_ends_the_group(tmp_path: Path) -> None:
             break
         await asyncio.sleep(0.02)
     assert not _alive(pid)
+
+
+async def test_cancelled_twice_it_still_ends_the_group(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"trap '' TERM; echo $$ > {pid_file}; while :; do sleep 0.01; done"
+    task = asyncio.create_task(run_tool(["sh", "-c", script], timeout_s=60))
+    while not pid_file.exists() or not pid_file.read_text():
+        await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not _alive(int(pid_file.read_text()))
 
 
 def _alive(pid: int) -> bool:
