@@ -40,9 +40,9 @@ class LayerSource:
 
     Attributes:
         media_type: As the manifest says; the bytes decide.
-        open: Returns the packed bytes from their start, seekable; may block until they are
-            there.  It may be called again: a file that only a hard link keeps is read in a
-            second pass.
+        open: Returns the bytes from their start, seekable if they are packed; may block until
+            they are there.  It may be called again: a file that only a hard link keeps is read
+            in a second pass.
         diff_id: Of the inflated layer; None when unknown.
         size: Of the packed layer, in bytes.
     """
@@ -193,7 +193,8 @@ def _chunks(stream: _Readable) -> Iterator[bytes]:
 def _unpacked(raw: BinaryIO) -> tuple[_Readable, tuple[type[Exception], ...]]:
     """Return the inflated stream of a packed one, and what it raises on bad bytes."""
     head = raw.read(4)
-    raw.seek(-len(head), 1)
+    if head.startswith((_GZIP, _ZSTD)) or head[1:] == _ZSTD_SKIPPABLE:
+        raw.seek(-len(head), 1)
     if head.startswith(_GZIP):
         from isal import igzip, isal_zlib
 
@@ -201,10 +202,22 @@ def _unpacked(raw: BinaryIO) -> tuple[_Readable, tuple[type[Exception], ...]]:
         foreign = cast("type[Exception]", isal_zlib.IsalError)
         opened: Callable[[BinaryIO], _Readable] = igzip.open
         return opened(raw), (gzip.BadGzipFile, EOFError, foreign)
-    if head == _ZSTD or head[1:] == _ZSTD_SKIPPABLE:
+    if head.startswith(_ZSTD) or head[1:] == _ZSTD_SKIPPABLE:
         import zstandard
 
         unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         stream = unpacker.stream_reader(raw, read_size=1 << 18, read_across_frames=True)
         return stream, (zstandard.ZstdError,)
-    return raw, ()
+    return _Plain(head, raw), ()
+
+
+class _Plain:
+    """A layer that is not packed, whose first bytes were looked at."""
+
+    def __init__(self, head: bytes, raw: BinaryIO) -> None:
+        self._head = head
+        self._raw = raw
+
+    def read(self, size: int) -> bytes:
+        head, self._head = self._head, b""
+        return head + self._raw.read(size - len(head))

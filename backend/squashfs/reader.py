@@ -213,6 +213,20 @@ class SquashfsReader:
                 raise FormatError("a file's end lies outside of its fragment")
             yield block[node.offset : node.offset + left]
 
+    def data_parts(self, node: Node) -> list[tuple[int, int]]:
+        """Return offset and length of what a regular file stores; the rest of it is zeros."""
+        parts: list[tuple[int, int]] = []
+        position = 0
+        block_size = self.superblock.block_size
+        for word in self._block_list(node):
+            length = min(node.size - position, block_size)
+            if word:
+                _extend(parts, position, length)
+            position += length
+        if position < node.size:
+            _extend(parts, position, node.size - position)
+        return parts
+
     def read_bytes(self, node: Node, *, limit: int) -> bytes:
         """Return a regular file of at most ``limit`` bytes.
 
@@ -532,3 +546,11 @@ def _parse_listing(data: bytes) -> Iterator[tuple[bytes, int]]:
 def _is_unfit(name: bytes) -> bool:
     """Tell whether a name would lead out of its directory."""
     return name in {b".", b".."} or b"/" in name or b"\0" in name
+
+
+def _extend(parts: list[tuple[int, int]], offset: int, length: int) -> None:
+    """Append a stretch, joined to the last one where they touch."""
+    if parts and sum(parts[-1]) == offset:
+        offset, before = parts.pop()
+        length += before
+    parts.append((offset, length))
