@@ -1,0 +1,413 @@
+"""``registry login|logout|list|test``, the keyring helper, and the look-ups, on real registries."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.cli.main import main
+from backend.errors import ExitCode
+from tests.support.certificates import make_authority
+from tests.support.flaky import Fault, flaky_proxy
+from tests.support.images import Entry, image, layer
+from tests.support.registry import PASSWORD, USER, start_registry
+from tests.support.tokens import grant, token_registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.registry import Registry
+
+SECRET = "planted-secret-7f3a"
+ROOT = Path(__file__).parents[2]
+
+
+class Deck:
+    """The command line, with what it printed last."""
+
+    def __init__(self, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> None:
+        self._capture = capfd
+        self._patch = patch
+        self.out = self.err = ""
+
+    def __call__(self, *args: str, stdin: str = "") -> int:
+        self._patch.setattr("sys.stdin", io.StringIO(stdin))
+        status = main(list(args))
+        self.out, self.err = self._capture.readouterr()
+        return status
+
+    def rows(self) -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads(self.out)
+        return found
+
+
+@pytest.fixture
+def deck(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Deck:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # without our helper
+    return Deck(capfd, monkeypatch)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def login(deck: Deck, host: str, password: str = PASSWORD, *more: str) -> int:
+    return deck(
+        "registry",
+        "login",
+        "-u",
+        USER,
+        "--password-stdin",
+        *more,
+        f"docker://{host}",
+        stdin=f"{password}\n",
+    )
+
+
+def test_login_is_stored_as_singularity_does(
+    deck: Deck, locked_registry: Registry, clean_home: Path
+) -> None:
+    file = clean_home / ".singularity/docker-config.json"
+    file.parent.mkdir()
+    file.write_text('{"auths": {"other": {"auth": "eDp5"}}, "HttpHeaders": {"X": "1"}}')
+    assert login(deck, locked_registry.host) == 0
+    assert f"INFO:    Token stored in {file}" in deck.err
+    assert "not encryption" in deck.err
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    document = json.loads(file.read_text())
+    assert document["auths"] == {
+        "other": {"auth": "eDp5"},
+        locked_registry.host: {"auth": "YWxpY2U6d29uZGVybGFuZA=="},
+    }
+    assert document["HttpHeaders"] == {"X": "1"}
+    assert deck("registry", "test", f"docker://{locked_registry.host}") == 0
+    assert "state:       ok" in deck.out
+
+
+def test_wrong_password_is_not_stored(
+    deck: Deck, locked_registry: Registry, clean_home: Path
+) -> None:
+    assert login(deck, locked_registry.host, "wrong") == ExitCode.AUTHENTICATION
+    assert "refuses the login" in deck.err
+    assert login(deck, "127.0.0.1:1") == ExitCode.NETWORK
+    assert "--offline" in deck.err
+    assert not (clean_home / ".singularity").exists()
+    assert login(deck, "127.0.0.1:1", PASSWORD, "--offline") == 0
+
+
+def test_what_login_needs(deck: Deck) -> None:
+    assert deck("registry", "login", "docker://h.example") == ExitCode.USAGE
+    assert "Docker/OCI registry requires a username" in deck.err
+    assert deck("registry", "login", "-u", "x", "--password-stdin", "docker://h.example") == 2
+    assert "a password is required" in deck.err
+    assert deck("registry", "login", "-u", "x", "library://h.example") == ExitCode.USAGE
+    assert "library transport is not supported" in deck.err
+
+
+def test_docker_hub_logout_works(deck: Deck, clean_home: Path) -> None:
+    file = clean_home / ".singularity/docker-config.json"
+    assert login(deck, "docker.io", PASSWORD, "--offline") == 0
+    assert list(json.loads(file.read_text())["auths"]) == ["https://index.docker.io/v1/"]
+    assert deck("registry", "logout", "docker://docker.io") == 0
+    assert f"INFO:    Token removed from {file}" in deck.err
+    assert "INFO:    Logout succeeded" in deck.err
+    assert json.loads(file.read_text()) == {"auths": {}}
+    assert deck("registry", "logout", "docker://docker.io") == 0
+    assert 'WARNING: There is no existing login to registry "docker://docker.io".' in deck.err
+
+
+def test_list_shows_every_place(deck: Deck, locked_registry: Registry, clean_home: Path) -> None:
+    assert deck("registry", "list") == 0
+    assert deck.out == "\n(no registries with stored login information found)\n\n"
+    host = locked_registry.host
+    assert login(deck, host) == 0
+    docker = clean_home / ".docker/config.json"
+    docker.parent.mkdir()
+    docker.write_text(json.dumps({"auths": {host: {"auth": "YWxpY2U6b2xk"}}}))  # alice:old
+    assert deck("registry", "list", "--json") == 0
+    ours, theirs = deck.rows()
+    assert (ours["state"], theirs["state"]) == ("ok", "refused")
+    assert ours["uri"] == theirs["uri"] == f"docker://{host}"
+    assert theirs["file"] == str(docker)
+    assert theirs["read_by"] == "sifdeck, docker, podman, skopeo, oras"
+    assert deck("registry", "list") == 0
+    lines = deck.out.splitlines()
+    assert lines[0] == lines[-1] == ""
+    assert lines[1].split()[:2] == ["URI", "SECURE?"]
+    assert "works" in lines[2]
+    assert "refused" in lines[3]
+
+
+def test_expiry_of_a_token_is_shown(deck: Deck, clean_home: Path) -> None:
+    file = clean_home / ".docker/config.json"
+    file.parent.mkdir()
+    # {"exp":1893456000} is 2030-01-01.
+    entry = {"identitytoken": "eyJhbGciOiJub25lIn0.eyJleHAiOjE4OTM0NTYwMDB9.x"}
+    file.write_text(json.dumps({"auths": {"r.example": entry}}))
+    assert deck("registry", "list", "--offline", "--json") == 0
+    assert deck.rows()[0]["expires"] == "2030-01-01T00:00:00+00:00"
+
+
+def test_authfile(deck: Deck, locked_registry: Registry, tmp_path: Path, clean_home: Path) -> None:
+    file = tmp_path / "auth.json"
+    assert login(deck, locked_registry.host, PASSWORD, "--authfile", str(file)) == 0
+    assert locked_registry.host in json.loads(file.read_text())["auths"]
+    uri = f"docker://{locked_registry.host}"
+    assert deck("registry", "test", "--authfile", str(file), uri) == 0
+    assert deck("registry", "test", uri) == ExitCode.AUTHENTICATION
+    assert not (clean_home / ".singularity").exists()
+    assert deck("registry", "logout", "--authfile", str(file), uri) == 0
+    assert json.loads(file.read_text()) == {"auths": {}}
+
+
+def test_podman_and_skopeo_read_our_login(
+    deck: Deck, locked_registry: Registry, tmp_path: Path
+) -> None:
+    made = image([layer(Entry(name="x"))])
+    locked_registry.push(made, "app/judge")
+    file = tmp_path / "auth.json"
+    assert login(deck, locked_registry.host, PASSWORD, "--authfile", str(file)) == 0
+    uri = f"docker://{locked_registry.host}/app/judge:latest"
+    argv = ["skopeo", "inspect", "--raw", "--tls-verify=false", "--authfile", str(file), uri]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    assert done.stdout == made.manifest
+    argv = ["podman", "login", "--get-login", "--authfile", str(file), locked_registry.host]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    assert done.stdout.decode().strip() == USER
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put docker-credential-sifdeck on PATH, with a keyring in a file."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    program = folder / "docker-credential-sifdeck"
+    program.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c \'import sys; sys.path.insert(0, "{ROOT}")\n'
+        'from app.credential_helper import main\nsys.exit(main(sys.argv[1:]))\' "$@"\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "tests.support.filekeyring.FileKeyring")
+    monkeypatch.setenv("TEST_KEYRING", str(tmp_path / "keyring.json"))
+    return tmp_path / "keyring.json"
+
+
+def test_keyring_serves_other_tools(
+    deck: Deck,
+    locked_registry: Registry,
+    clean_home: Path,
+    helper: Path,
+) -> None:
+    host = locked_registry.host
+    assert login(deck, host) == 0
+    assert "in the keyring" in deck.err
+    file = clean_home / ".singularity/docker-config.json"
+    assert json.loads(file.read_text()) == {"auths": {}, "credHelpers": {host: "sifdeck"}}
+    assert PASSWORD in helper.read_text()
+    assert deck("registry", "test", f"docker://{host}") == 0
+    made = image([layer(Entry(name="keyring"))])
+    locked_registry.push(made, "app/keyring")
+    argv = ["skopeo", "inspect", "--raw", "--tls-verify=false", "--authfile", str(file)]
+    done = subprocess.run(
+        [*argv, f"docker://{host}/app/keyring:latest"], capture_output=True, check=True
+    )
+    assert done.stdout == made.manifest
+    assert deck("registry", "logout", f"docker://{host}") == 0
+    assert PASSWORD not in helper.read_text()
+    assert json.loads(file.read_text()) == {"auths": {}}
+
+
+def test_without_a_keyring_nothing_hangs(
+    deck: Deck,
+    locked_registry: Registry,
+    helper: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+    assert login(deck, locked_registry.host) == 0
+    assert "base64" in deck.err
+    assert login(deck, locked_registry.host, PASSWORD, "--store", "keyring") == ExitCode.FAILED
+    assert "--store file" in deck.err
+    assert not helper.exists()
+
+
+def test_the_helper_speaks_the_protocol(helper: Path) -> None:
+    def call(verb: str, stdin: str = "") -> tuple[int, str]:
+        argv = ["docker-credential-sifdeck", verb]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.strip()
+
+    stored = {"ServerURL": "https://r.example", "Username": "u", "Secret": "s"}
+    assert call("get", "https://r.example") == (1, "credentials not found in native keychain")
+    assert call("store", json.dumps(stored)) == (0, "")
+    assert json.loads(call("get", "https://r.example\n")[1]) == stored
+    assert json.loads(call("list")[1]) == {"https://r.example": "u"}
+    assert call("erase", "https://r.example") == (0, "")
+    assert call("list") == (0, "{}")
+    assert call("store", "{}")[0] == 1
+    assert call("nonsense")[0] == 2
+    assert helper.exists()
+
+
+def test_tls_from_an_authority_of_ours(deck: Deck, tmp_path: Path, clean_home: Path) -> None:
+    authority = make_authority(tmp_path)
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    with start_registry(folder, authority=authority) as running:
+        running.push(image([layer()]), "app/tls")
+        uri = f"docker://{running.host}/app/tls"
+        assert deck("tags", uri) == ExitCode.NETWORK
+        assert "is not trusted" in deck.err
+        assert deck("tags", "--ca-cert", str(authority.certificate), uri) == 0
+        assert deck.out.startswith("latest")
+        assert deck("tags", "--insecure", uri) == 0
+        assert "WARNING: certificates are not checked" in deck.err
+        place = clean_home / ".config/containers/certs.d" / running.host
+        place.mkdir(parents=True)
+        (place / "ca.crt").write_bytes(authority.certificate.read_bytes())
+        assert deck("tags", uri) == 0
+        assert deck("registry", "test", f"docker://{running.host}") == 0
+        assert "HTTPS" in deck.out
+        (place / "ca.crt").write_text("nonsense")
+        assert deck("tags", uri) == ExitCode.USAGE
+
+
+def test_token_authentication(deck: Deck, tmp_path: Path) -> None:
+    with token_registry(tmp_path) as (running, server):
+        grant(running, server, "app/token")
+        running.push(image([layer()]), "app/token")
+        server.anonymous = False
+        uri = f"docker://{running.host}/app/token"
+        assert deck("tags", uri) == ExitCode.AUTHENTICATION
+        assert login(deck, running.host, "wrong") == ExitCode.AUTHENTICATION
+        assert login(deck, running.host) == 0
+        assert deck("tags", uri) == 0
+
+
+def test_rate_limit_is_shown(deck: Deck, registry: Registry) -> None:
+    headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "61;w=21600"}
+    fault = Fault(path="/v2/", kind="headers", headers=headers, times=100)
+    with flaky_proxy(registry.host, fault) as proxy:
+        assert deck("registry", "test", f"docker://{proxy.host}") == 0
+    assert "61 of 100 left" in deck.out
+
+
+def test_mirrors_and_blocks(
+    deck: Deck, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push(image([layer()]), "mirror/lab/tool")
+    conf = tmp_path / "registries.conf"
+    conf.write_text(
+        '[[registry]]\nprefix = "far.example/lab"\nlocation = "far.example/lab"\n'
+        f'[[registry.mirror]]\nlocation = "{registry.host}/mirror/lab"\ninsecure = true\n'
+        '[[registry]]\nlocation = "bad.example"\nblocked = true\n'
+    )
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    assert deck("manifest", "docker://far.example/lab/tool") == 0
+    assert "linux/amd64" in deck.out
+    assert deck("manifest", "docker://bad.example/x") == ExitCode.USAGE
+    assert "is blocked on this machine" in deck.err
+
+
+def test_tags_are_sorted_and_aliases_marked(deck: Deck, registry: Registry) -> None:
+    one, two = image([layer(Entry(name="1"))]), image([layer(Entry(name="2"))])
+    for tag in ("1.2", "1.10", "latest", "1.10-rc1"):
+        registry.push(one, "app/tags", tag)
+    registry.push(two, "app/tags", "1.9")
+    uri = f"docker://{registry.host}/app/tags"
+    assert deck("tags", "--json", uri) == 0
+    rows = deck.rows()
+    assert [row["tag"] for row in rows] == ["1.10", "1.10-rc1", "1.9", "1.2", "latest"]
+    assert [row["same_as"] for row in rows] == ["", "1.10", "", "1.10", "1.10"]
+    assert deck("tags", "--sort", "name", "--no-digests", "-n", "2", uri) == 0
+    assert deck.out.split() == ["1.10", "1.10-rc1"]
+    assert deck("tags", "--sort", "date", "--filter", "1.9", "--json", uri) == 0
+    assert deck.rows()[0]["created"] == "2024-05-06T07:08:09Z"
+
+
+def test_manifest(deck: Deck, registry: Registry) -> None:
+    evil = image([layer()], config={"Labels": {"x": "\x1b[2J"}, "Cmd": ["sh"]})
+    arm = image([layer(Entry(name="a"))], architecture="arm64")
+    registry.push_index("app/manifest", "v1", (evil, "linux/amd64"), (arm, "linux/arm64"))
+    uri = f"docker://{registry.host}/app/manifest:v1"
+    assert deck("manifest", "--platform", "linux/amd64", uri) == 0
+    assert "\x1b" not in deck.out
+    assert 'Cmd:          ["sh"]' in deck.out
+    assert deck("manifest", "--json", uri) == 0
+    found = json.loads(deck.out)
+    assert [one["platform"] for one in found["platforms"]] == ["linux/amd64", "linux/arm64"]
+    assert all(one["size"] for one in found["platforms"])
+    assert deck("manifest", "--raw", uri) == 0
+    assert deck.out.encode() == registry.get_manifest("app/manifest", "v1")[0]
+
+
+def test_search_and_referrers(deck: Deck, registry: Registry) -> None:
+    made = image([layer(Entry(name="signed"))])
+    registry.push(made, "app/findme", "v1")
+    signature = image([layer(Entry(name="signature"))])
+    registry.push(signature, "app/findme", f"{made.digest.replace(':', '-')}.sig")
+    assert deck("search", "FINDME", "--registry", registry.host, "--no-https") == 0
+    assert deck.out.strip() == f"{registry.host}/app/findme"
+    assert deck("referrers", "--json", f"docker://{registry.host}/app/findme:v1") == 0
+    (found,) = deck.rows()
+    assert found["digest"] == signature.digest
+    assert found["artifactType"] == "application/vnd.dev.cosign.sig"
+
+
+def test_no_secret_anywhere(locked_registry: Registry, tmp_path: Path, clean_home: Path) -> None:
+    """A planted secret is in the auth file and in no other place: not in logs, errors or jobs."""
+    locked_registry.push(image([layer()]), "app/secret")
+    env = {
+        "HOME": str(clean_home),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "SIFDECK_STATE_DIR": str(tmp_path / "state"),
+        "SIFDECK_CACHE_DIR": str(tmp_path / "cache"),
+    }
+
+    def run(*args: str, stdin: str = "", **more: str) -> str:
+        argv = [sys.executable, "-m", "app", "-d", *args]
+        done = subprocess.run(
+            argv,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            env=env | more,
+            cwd=tmp_path,
+            check=False,
+        )
+        return done.stdout + done.stderr
+
+    uri = f"docker://{locked_registry.host}"
+    credentials = {"DOCKER_USERNAME": USER, "DOCKER_PASSWORD": SECRET}
+    image_uri = f"{uri}/app/secret"
+    printed = [
+        run("registry", "login", "-u", USER, "--password-stdin", uri, stdin=SECRET),
+        run("registry", "login", "-u", USER, "--password-stdin", "--offline", uri, stdin=SECRET),
+        run("registry", "list", "--json"),
+        run("tags", image_uri),
+        run("pull", "x.sif", image_uri, **credentials),
+        run("pull", "--job", "x.sif", image_uri, **credentials),
+        run("copy", image_uri, "oci:layout", **credentials),
+    ]
+    assert all("refuse" in text or "INFO" in text for text in printed)
+    encoded = "cGxhbnRlZC1zZWNyZXQ"  # where base64 happens to begin with the secret
+    assert not any(SECRET in text or encoded in text for text in printed)
+    wait_for(lambda: len(list((tmp_path / "state").rglob("exit"))) == 1)
+    contents = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert not [path for path, data in contents.items() if SECRET.encode() in data]
+    holders = [path for path, data in contents.items() if encoded.encode() in data]
+    assert holders == [clean_home / ".singularity/docker-config.json"]
