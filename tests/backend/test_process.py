@@ -44,9 +44,12 @@ async def test_timeout_ends_the_group(tmp_path: Path) -> None:
 
 async def test_cancelled_twice_it_still_ends_the_group(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    script = f"trap '' TERM; echo $$ > {pid_file}; while :; do sleep 0.01; done"
-    task = asyncio.create_task(run_tool(["sh", "-c", script], timeout_s=60))
-    while not pid_file.exists() or not pid_file.read_text():
+    script = f"trap '' TERM; read x; echo $$ > {pid_file}; while :; do sleep 0.01; done"
+    # It reads first: when the file is there, we are waiting for it to end.
+    task = asyncio.create_task(run_tool(["sh", "-c", script], timeout_s=60, stdin=b"go\n"))
+    for _ in range(2000):
+        if pid_file.exists() and pid_file.read_text():
+            break
         await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.sleep(0)
