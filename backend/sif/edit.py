@@ -110,14 +110,24 @@ def edit_sif(path: Path) -> Iterator[SifEditor]:
     """
     real = path.resolve()
     with _alone(real), SifFile(real) as old:
-        mode = stat.S_IMODE(os.fstat(old.fileno()).st_mode)
-        with StagedFile(real, overwrite=True, mode=mode) as staged:
-            os.fchmod(staged.fd, mode)
+        with StagedFile(real, overwrite=True, mode=0o600) as staged:
+            _keep_attributes(old.fileno(), staged.fd)
             copy_range(old.fileno(), staged.fd, start=0, size=old.size, at=0)
             editor = SifEditor(staged.fd, old)
             yield editor
             editor.write()
             staged.commit()
+
+
+def _keep_attributes(old: int, new: int) -> None:
+    """Give the copy the owner, mode and attributes of the file, as far as we may."""
+    found = os.fstat(old)
+    with contextlib.suppress(PermissionError):
+        os.fchown(new, found.st_uid, found.st_gid)
+    os.fchmod(new, stat.S_IMODE(found.st_mode))
+    with contextlib.suppress(OSError):  # no attributes here, or none of ours to set
+        for name in os.listxattr(old):
+            os.setxattr(new, name, os.getxattr(old, name))
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from backend.sif.records import (
     HEADER_SIZE,
     DataType,
     Descriptor,
+    Header,
     parse_descriptor,
     parse_header,
 )
@@ -53,7 +54,7 @@ class SifFile:
         self._fd = open_regular(path)
         try:
             self.size = os.fstat(self._fd).st_size
-            self.header = parse_header(self._pread(0, min(self.size, HEADER_SIZE)))
+            self.header = self._header()
             self._slots = self._table()
             self.descriptors = tuple(slot for slot in self._slots if slot)
         except BaseException:
@@ -131,6 +132,12 @@ class SifFile:
     def slots(self) -> list[Descriptor | None]:
         """Return the whole table; None where a slot is free."""
         return list(self._slots)
+
+    def _header(self) -> Header:
+        try:
+            return parse_header(self._pread(0, min(self.size, HEADER_SIZE)))
+        except FormatError as error:
+            raise FormatError(f"{one_line(str(self.path))} is {error}") from error
 
     def _table(self) -> list[Descriptor | None]:
         header = self.header

@@ -169,12 +169,17 @@ def test_who_has_the_file_mapped_keeps_it(path: Path) -> None:
     assert path.with_name("cache").read_bytes() == before
 
 
-def test_mode_and_links_to_the_file_stay(path: Path, tmp_path: Path) -> None:
+def test_mode_owner_and_links_to_the_file_stay(path: Path, tmp_path: Path) -> None:
     path.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(path, 12, 34)
     (tmp_path / "link.sif").symlink_to("x.sif")
     add(tmp_path / "link.sif")
     assert (tmp_path / "link.sif").is_symlink()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    found = path.stat()
+    assert stat.S_IMODE(found.st_mode) == 0o640
+    if os.geteuid() == 0:
+        assert (found.st_uid, found.st_gid) == (12, 34)
     with SifFile(path) as file:
         assert len(file.descriptors) == 4
 
