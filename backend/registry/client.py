@@ -21,6 +21,7 @@ from backend.oci.json import load
 from backend.oci.source import RawManifest, RemoteImage, document_type, resolve, verify
 from backend.registry.registries import Registries
 from backend.registry.session import Session, problem
+from backend.registry.transport import host_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -306,7 +307,7 @@ def _bytes_to_skip(response: httpx.Response, descriptor: Descriptor, offset: int
         found = re.fullmatch(r"bytes (\d{1,18})-\d+/(\d{1,18}|\*)", text)
         starts_at = int(found[1]) if found else -1
         if not found or starts_at != offset:
-            host = response.url.host
+            host = host_of(response.url)
             raise NetworkError(f"{host} sent another part of {descriptor.digest} than asked for")
     length = response.headers.get("content-length", "")
     if length.isdecimal() and starts_at + int(length) != descriptor.size:

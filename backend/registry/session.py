@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from backend.errors import AuthenticationError, NotFoundError
-from backend.escape import one_line
 from backend.oci.json import MAX_DOCUMENT
 from backend.reference import DOCKER_HUB, DOCKER_HUB_HOST
 from backend.registry.auth import Authorizer, refused
@@ -17,6 +16,7 @@ from backend.registry.transport import (
     PlainHttpError,
     Transport,
     failure,
+    host_of,
     is_loopback,
     read_body,
 )
@@ -202,7 +202,7 @@ class Session:
 async def problem(response: httpx.Response, what: str) -> BackendError:
     """Return the error that an answer other than success means; ``what`` was asked for."""
     error = await failure(response, what)
-    host = one_line(response.url.host)
+    host = host_of(response.url)
     if response.status_code in {401, 403}:
         return AuthenticationError(
             f"{host} does not let us have {what}",

@@ -11,6 +11,8 @@ import contextlib
 import ipaddress
 import json
 import logging
+import os
+import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +95,7 @@ class Transport:
         """
         response = await self._send(method, httpx.URL(url), dict(headers), content)
         try:
-            with translated(response.url.host):
+            with translated(response.url):
                 yield response
         finally:
             await response.aclose()
@@ -112,7 +114,7 @@ class Transport:
             if _origin(target) != _origin(url):
                 headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             url = target
-        raise NetworkError(f"{url.host} redirects more than {MAX_REDIRECTS} times")
+        raise NetworkError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times")
 
     async def _send_once(
         self, method: str, url: httpx.URL, headers: dict[str, str], content: Content
@@ -121,7 +123,7 @@ class Transport:
         _log.debug("%s %s://%s%s", method, url.scheme, netloc, url.path)
         client = self._client(url, insecure=netloc in self._insecure)
         request = client.build_request(method, url, headers=headers, content=content)
-        with translated(url.host, transient=url.host in self._reached):
+        with translated(url, transient=url.host in self._reached):
             response = await client.send(request, stream=True)
         self._reached.add(url.host)
         _log.debug("%s answered %d", url.host, response.status_code)
@@ -147,6 +149,11 @@ class Transport:
         return self._clients[key]
 
 
+def host_of(url: httpx.URL) -> str:
+    """Return host and port, fit for an error's sentence."""
+    return one_line(url.netloc.decode("ascii", "replace"))
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether a host is this machine, judged by its name alone."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -168,14 +175,16 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
     async for part in response.aiter_raw():
         total += len(part)
         if total > limit:
-            raise FormatError(f"{response.url.host} sent more than {limit} bytes where less belong")
+            raise FormatError(
+                f"{host_of(response.url)} sent more than {limit} bytes where less belong"
+            )
         parts.append(part)
     return b"".join(parts)
 
 
 async def failure(response: httpx.Response, what: str) -> RegistryError:
     """Return the error that an answer means; ``what`` was asked for, such as ``the tag x``."""
-    status, host = response.status_code, one_line(response.url.host)
+    status, host = response.status_code, host_of(response.url)
     return RegistryError(
         f"{host} answered {status} {one_line(response.reason_phrase)} to {what}",
         status=status,
@@ -201,14 +210,14 @@ def retry_after(value: str) -> float | None:
 
 
 @contextlib.contextmanager
-def translated(host: str, *, transient: bool = True) -> Iterator[None]:
-    """Turn httpx's errors into ours, while talking to ``host``.
+def translated(url: httpx.URL, *, transient: bool = True) -> Iterator[None]:
+    """Turn httpx's errors into ours, while talking to the host of ``url``.
 
     Args:
-        host: For the sentence.
+        url: For the sentence.
         transient: Whether a refused connection may be a passing trouble.
     """
-    name = one_line(host)
+    name = host_of(url)
     try:
         yield
     except httpx.TimeoutException as error:
@@ -228,7 +237,7 @@ def translated(host: str, *, transient: bool = True) -> Iterator[None]:
 
 
 def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> NetworkError:
-    why = _text(error)
+    why = _first_cause(error)
     if "CERTIFICATE_VERIFY_FAILED" in why:
         hint = "trust its authority with --ca-cert FILE, or see 'sifdeck registry test'"
         return NetworkError(f"the certificate of {host} is not trusted", why=why, hint=hint)
@@ -244,13 +253,13 @@ def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
     Raises:
         NetworkError: To something that is not HTTP, or from HTTPS to HTTP.
     """
-    with translated(url.host):
+    with translated(url):
         target = url.join(location)
     if target.scheme not in {"http", "https"} or not target.host:
-        raise NetworkError(f"{url.host} redirects to {one_line(location, limit=120)!r}")
+        raise NetworkError(f"{host_of(url)} redirects to {one_line(location, limit=120)!r}")
     if url.scheme == "https" and target.scheme == "http":
         raise NetworkError(
-            f"{url.host} redirects from HTTPS to HTTP at {one_line(target.host)}",
+            f"{host_of(url)} redirects from HTTPS to HTTP at {host_of(target)}",
             why="what comes over HTTP can be changed on the way",
         )
     return target
@@ -273,6 +282,17 @@ async def _explanation(response: httpx.Response) -> str:
         kind = response.headers.get("content-type", "")
         found = [body.decode("utf-8", "replace")] if kind.startswith("text/plain") else []
     return one_line("; ".join(text for text in found if text).strip(), limit=300)
+
+
+def _first_cause(error: Exception) -> str:
+    """Return what the system said; asyncio's own words for it say only that all tries failed."""
+    cause: BaseException = error
+    while found := cause.__cause__ or cause.__context__:
+        cause = found
+    number = cause.errno if isinstance(cause, OSError) else None
+    if isinstance(cause, ssl.SSLError) or not number or number < 0:
+        return _text(error)
+    return os.strerror(number)
 
 
 def _text(error: Exception) -> str:

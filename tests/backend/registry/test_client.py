@@ -245,8 +245,9 @@ async def test_silence_ends(registry: Registry) -> None:
 
 async def test_nobody_there_is_said_at_once() -> None:
     async with client(plain_http=True) as reading:
-        with pytest.raises(NetworkError, match=r"no connection to 127\.0\.0\.1"):
+        with pytest.raises(NetworkError, match=r"no connection to 127\.0\.0\.1:1$") as caught:
             await reading.fetch_manifest(parse("docker://127.0.0.1:1/x/y"))
+    assert caught.value.why == "Connection refused"
 
 
 async def test_endless_manifest_is_cut(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
