@@ -109,14 +109,17 @@ def edit_sif(path: Path) -> Iterator[SifEditor]:
         SpaceError: There is no room for the copy.
     """
     real = path.resolve()
-    with _alone(real), SifFile(real) as old:
-        with StagedFile(real, overwrite=True, mode=0o600) as staged:
-            _keep_attributes(old.fileno(), staged.fd)
-            copy_range(old.fileno(), staged.fd, start=0, size=old.size, at=0)
-            editor = SifEditor(staged.fd, old)
-            yield editor
-            editor.write()
-            staged.commit()
+    with (
+        _alone(real),
+        SifFile(real) as old,
+        StagedFile(real, overwrite=True, mode=0o600) as staged,
+    ):
+        _keep_attributes(old.fileno(), staged.fd)
+        copy_range(old.fileno(), staged.fd, start=0, size=old.size, at=0)
+        editor = SifEditor(staged.fd, old)
+        yield editor
+        editor.write()
+        staged.commit()
 
 
 def _keep_attributes(old: int, new: int) -> None:
