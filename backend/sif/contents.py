@@ -25,7 +25,7 @@ from backend.squashfs.reader import Node, SquashfsReader
 from backend.squashfs.tree import Guard, resolve, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -306,10 +306,15 @@ _KEPT_WASTE = 1000
 """Hidden files that a survey names; it counts all of them."""
 
 
-def survey(tree: ImageTree) -> Survey:
-    """Go through all layers and tell what each brought and what of it is hidden."""
+def survey(tree: ImageTree, *, should_stop: Callable[[], bool] = lambda: False) -> Survey:
+    """Go through all layers and tell what each brought and what of it is hidden.
+
+    Args:
+        tree: The image.
+        should_stop: Asked before each directory; when it says so, what was found is returned.
+    """
     counter = _Counter(tree)
-    counter.count()
+    counter.count(should_stop)
     found = sorted(counter.waste, key=lambda one: (-one.size, one.path))
     return Survey(layers=tuple(counter.layers), waste=tuple(found[:_KEPT_WASTE]))
 
@@ -324,12 +329,12 @@ class _Counter:
         self._linked: dict[tuple[int, int], Waste | None] = {}
         self._guard = Guard(tree.listing_limit)
 
-    def count(self) -> None:
+    def count(self, should_stop: Callable[[], bool]) -> None:
         """Count everything."""
         layers = self._tree.layers
         roots = [(i, layers[i].root) for i in reversed(range(len(layers)))]
         stack = [(b"", self._directories(roots, [True] * len(roots)))]
-        while stack:
+        while stack and not should_stop():
             path, parts = stack.pop()
             for layer, node, _ in parts:
                 self._guard.enter(layer << 32 | node.number, node.listing, path)
@@ -386,15 +391,23 @@ class _Counter:
         self.waste.append(waste)
 
 
-def directory_sizes(tree: ImageTree) -> dict[bytes, int]:
+def directory_sizes(
+    tree: ImageTree, *, should_stop: Callable[[], bool] = lambda: False
+) -> dict[bytes, int]:
     """Return for each directory the bytes of all regular files below it, as a container sees it.
 
     Hard links count where they are met first.
+
+    Args:
+        tree: The image.
+        should_stop: Asked at each directory; when it says so, what was found is returned.
     """
     sizes: dict[bytes, int] = {}
     linked: set[int] = set()
     for path, file in tree.walk():
         if file.kind is Kind.DIRECTORY:
+            if should_stop():
+                break
             sizes[path] = 0
         elif file.kind is Kind.FILE and file.number not in linked:
             if file.node.links > 1:

@@ -166,3 +166,9 @@ def test_what_cannot_be_looked_into(tmp_path: Path, data: bytes, message: str) -
 def test_kinds_are_those_of_the_reader(tree: ImageTree) -> None:
     assert tree.need("file-to-dir")[1].kind is Kind.DIRECTORY
     assert tree.need("dir-to-file")[1].kind is Kind.FILE
+
+
+def test_counting_ends_when_it_is_told_to(tree: ImageTree) -> None:
+    answers = iter([False, False, True])
+    assert set(directory_sizes(tree, should_stop=lambda: next(answers))) == {b"", b"a"}
+    assert survey(tree, should_stop=lambda: True).size == 0
