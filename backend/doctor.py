@@ -246,6 +246,14 @@ def _program_probes() -> list[_Probe]:
             follows="--runtime runc is not there; crun or the built-in one is used",
             fix=install.format("runc"),
         ),
+        _Probe(
+            key="build",
+            title="builders",
+            work=_look_at_builders,
+            state="limited",
+            follows="sifdeck build has nobody to do the work",
+            fix=install.format("buildah"),
+        ),
         *(
             _Probe(
                 key=key,
@@ -420,6 +428,12 @@ def _look_at_crun() -> str:
     if match and tuple(int(part or 0) for part in match.groups()) < _OLD_CRUN:
         return f"{text}; older than 1.8.7, so we copy the terminal's size for it"
     return text
+
+
+def _look_at_builders() -> str:
+    from backend.build.detect import summary
+
+    return summary()
 
 
 def _version(name: str, option: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backend.build.request import BuildRequest
+    from backend.reference import Reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +29,10 @@ _OPTIONS = (
         "-f", "--file", "dockerfile", metavar="FILE", help="The Dockerfile; - for standard input."
     ),
     click.option("--native", is_flag=True, help="Write a native SIF instead of an OCI-SIF."),
+    click.option(
+        "--keep-layers", is_flag=True, help="Make a file system of each layer, not one of all."
+    ),
+    click.option("-t", "--tag", multiple=True, metavar="REF", help="Also push the image there."),
     click.option(
         "--builder",
         metavar="NAME",
@@ -89,6 +94,9 @@ def build(
     from backend.events import Finished
     from backend.settings import flag
 
+    if options["native"] and options["keep_layers"]:
+        raise click.UsageError("a native SIF has one file system; leave --keep-layers out")
+    tags = [_tag(text) for text in _many(options["tag"])]
     with ExitStack() as stack:
         image = pull_options(options, overwrite=bool(options["force"]) or flag("FORCE"))
         request = _request(source, options, stack, plain_http=image.access.plain_http)
@@ -96,7 +104,14 @@ def build(
         report = stack.enter_context(
             reporting(ctx, verb="build", title=title, target=str(target), as_json=as_json)
         )
-        made = build_image(request, target, str(options["builder"] or ""), image, report)
+        made = build_image(
+            request,
+            target,
+            builder=str(options["builder"] or ""),
+            tags=tags,
+            options=image,
+            report=report,
+        )
         report(Finished(path=str(target), digest=made.digest, size=made.size))
 
 
@@ -193,6 +208,21 @@ def _standard_input(stack: ExitStack) -> Path:
     path = _temporary_folder(stack) / "Dockerfile"
     path.write_bytes(text)
     return path
+
+
+def _tag(text: str) -> Reference:
+    """Return where to push to; ``docker://`` may be left out, as docker does.
+
+    Raises:
+        UsageError: It is no reference of a registry.
+    """
+    from backend.errors import UsageError
+    from backend.reference import parse
+
+    reference = parse(text if "://" in text else f"docker://{text}")
+    if reference.transport != "docker" or not reference.tag:
+        raise UsageError(f"-t {text!r} is no name in a registry", hint="as in ghcr.io/lab/tools:1")
+    return reference
 
 
 def _many(value: object) -> tuple[str, ...]:

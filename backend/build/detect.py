@@ -89,6 +89,20 @@ def choose(request: BuildRequest, name: str = "") -> Builder:
     )
 
 
+def summary() -> str:
+    """Return which builders can be used here and which not, and why, in one line.
+
+    Raises:
+        ToolMissingError: None can.
+    """
+    found = list(candidates())
+    usable = [f"{one.name} ({one.reason})" for one in found if one.builder]
+    missing = [f"{one.name} ({one.reason})" for one in found if not one.builder]
+    if not usable:
+        raise ToolMissingError("; ".join(missing), argv=["build"], hint=install_hint())
+    return f"{', then '.join(usable)}; not {', '.join(missing)}"
+
+
 def install_hint() -> str:
     """Return what installs a builder on this distribution."""
     known = release()

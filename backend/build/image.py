@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -17,25 +18,36 @@ from backend.build.dockerfile import read_dockerfile
 from backend.errors import ExistsError
 from backend.events import Note
 from backend.pull import pull_image
+from backend.registry.push import RegistryDestination
+from backend.sources.opened import open_source
+from backend.transfer import copy_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from backend.build.request import BuildRequest
     from backend.events import Report
     from backend.pull import PullOptions
+    from backend.reference import Reference
     from backend.sif.ocisif import WrittenImage
 
 
 def build_image(
-    request: BuildRequest, target: Path, builder: str, options: PullOptions, report: Report
+    request: BuildRequest,
+    target: Path,
+    *,
+    builder: str,
+    tags: Sequence[Reference] = (),
+    options: PullOptions,
+    report: Report,
 ) -> WrittenImage:
-    """Build an image and write it to ``target``.
+    """Build an image, write it to ``target`` and push it.
 
     Args:
         request: What to build.
         target: The file to write.
         builder: The builder's name; empty for the best there is.
+        tags: Where the image is pushed, with its layers as the builder made them.
         options: What to make of the result, and where logins are looked up.
         report: Gets the events.
 
@@ -56,7 +68,19 @@ def build_image(
         bases = base_references(read_dockerfile(request).images(request.target))
         logins = find_logins(bases, options.access.credentials)
         request = replace(request, auth_folder=write_auth_file(logins, folder))
-        return pull_image(chosen.build(request, folder, report), target, options, report)
+        image = chosen.build(request, folder, report)
+        written = pull_image(image, target, options, report)
+        for tag in tags:
+            asyncio.run(_push(image, tag, options, report))
+        return written
+
+
+async def _push(image: Reference, target: Reference, options: PullOptions, report: Report) -> None:
+    opened = open_source(image, options.access, cache=options.cache, report=report)
+    async with opened as source, options.access.client() as client:
+        destination = RegistryDestination(client.session)
+        digest = await copy_image(source, image, destination, target, report)
+    report(Note(level="info", text=f"Pushed {target} ({digest})"))
 
 
 def commit_time(context: Path) -> int | None:

@@ -352,6 +352,27 @@ class TestCommandLine:
         assert result.returncode == 0, result.stderr
         assert content(tmp_path / "x.sif", "/made") == "one three\n"
 
+    def test_layers_are_kept_and_the_image_is_pushed(
+        self, buildah: str, base: str, registry: Registry, tmp_path: Path
+    ) -> None:
+        write(tmp_path, f"FROM {base}\nRUN echo {tmp_path} > /made\n")
+        tag = f"{registry.host}/built:{tmp_path.name.lower()}"
+        words = ("x.sif", "--no-https", "--builder", buildah, "--keep-layers", "-t", tag)
+        result = build(tmp_path, *words)
+        assert result.returncode == 0, result.stderr
+        assert len(read_ocisif(tmp_path / "x.sif").layers) == 2
+        raw, _ = registry.get_manifest("built", tmp_path.name.lower())
+        assert len(json.loads(raw)["layers"]) == 2
+
+    def test_a_native_sif(self, buildah: str, base: str, tmp_path: Path) -> None:
+        write(tmp_path, f"FROM {base}\nRUN true\n")
+        result = build(tmp_path, "x.sif", "--no-https", "--builder", buildah, "--native")
+        assert result.returncode == 0, result.stderr
+        listing = subprocess.run(
+            [*SIFDECK, "sif", "list", "x.sif"], cwd=tmp_path, capture_output=True, check=True
+        )
+        assert b"Squashfs/*System" in listing.stdout
+
     def test_a_context_that_the_builder_fetches(
         self, buildah: str, base: str, tmp_path: Path
     ) -> None:
@@ -393,6 +414,8 @@ class TestCommandLine:
             (["x.sif", "args", "--build-arg", "A"], 2, "--build-arg 'A' is not NAME=VALUE"),
             (["x.sif", "args", "--source-date-epoch", "soon"], 2, "seconds since 1970"),
             (["x.sif", "args", "--builder", "kaniko"], 2, "known: buildctl, buildx, docker"),
+            (["x.sif", "args", "-t", "oras://h/x:1"], 2, "is no name in a registry"),
+            (["x.sif", "args", "--native", "--keep-layers"], 2, "leave --keep-layers out"),
             (["args", "args"], 1, "build target 'args' already exists"),
         ],
     )
