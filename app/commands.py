@@ -8,6 +8,7 @@ here imports Textual: the command line prints this table too.
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -100,10 +101,10 @@ class Action:
 
 
 def _fill(words: tuple[str, ...], subject: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(
-        subject.get(word[1:-1], word[1:-1].upper()) if word.startswith("{") else word
-        for word in words
-    )
+    def value(match: re.Match[str]) -> str:
+        return subject.get(match.group(1), match.group(1).upper())
+
+    return tuple(re.sub(r"\{(\w+)\}", value, word) for word in words)
 
 
 HOME: Mapping[str, tuple[str, ...]] = {
@@ -116,7 +117,8 @@ HOME: Mapping[str, tuple[str, ...]] = {
     "jobs": ("jobs",),
     "job": ("jobs", "log", "{job}"),
     "log": ("jobs", "log", "{job}"),
-    "running": ("instance", "list"),
+    "running": ("ps",),
+    "output": ("logs", "{name}"),
     "doctor": ("doctor",),
     "lab": ("lab", "show", "{lab}", "{step}"),
 }
@@ -152,7 +154,7 @@ ACTIONS: tuple[Action, ...] = (
         keys=("4",),
         label="Running",
         help="Go to the containers that run on this host.",
-        argv=("instance", "list"),
+        argv=("ps",),
         singularity=("instance", "list"),
     ),
     Action(
@@ -578,21 +580,36 @@ ACTIONS: tuple[Action, ...] = (
     Action(id="log.right", keys=("right",), label="Right", help="Scroll to the right."),
     # Running
     Action(
+        id="running.logs",
+        keys=("l",),
+        label="Logs",
+        help="Show what the container printed.",
+        argv=("logs", "{name}"),
+        footer=2,
+    ),
+    Action(
         id="running.shell",
         keys=("s",),
         label="Shell",
         help="Open a shell in the container, in this terminal.",
-        argv=("shell", "{instance}"),
-        singularity=("shell", "{instance}"),
+        argv=("exec", "--in", "{name}", "sh"),
+        singularity=("exec", "--oci", "instance://{name}", "sh"),
         footer=1,
+    ),
+    Action(
+        id="running.attach",
+        keys=("a",),
+        label="Attach",
+        help="Watch what the container prints, and send it signals, in this terminal.",
+        argv=("attach", "{name}"),
+        footer=3,
     ),
     Action(
         id="running.stop",
         keys=("x",),
         label="Stop",
         help="Ask the container to end, and end it after ten seconds.",
-        argv=("instance", "stop", "{name}"),
-        singularity=("instance", "stop", "{name}"),
+        argv=("stop", "{name}"),
         footer=4,
         writes=True,
     ),
@@ -601,9 +618,21 @@ ACTIONS: tuple[Action, ...] = (
         keys=("X",),
         label="Kill",
         help="End the container at once.",
-        argv=("instance", "stop", "--force", "{name}"),
-        singularity=("instance", "stop", "--force", "{name}"),
+        argv=("stop", "--time", "0", "{name}"),
         writes=True,
+    ),
+    Action(
+        id="running.filter",
+        keys=("slash", "ctrl+f"),
+        label="Filter",
+        help="Show only containers with these words; !word for without.",
+        footer=5,
+    ),
+    Action(
+        id="running.sort",
+        keys=("o",),
+        label="Sort",
+        help="Sort by a column; the same column again turns it round.",
     ),
     # Doctor
     Action(

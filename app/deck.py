@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import signal
+import sys
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +26,10 @@ from app import clipboard
 from app.board import Board
 from app.commands import BY_ID, check_keys
 from app.desk import OURSELVES
-from app.dialogs.choose import ChooseDialog
-from app.dialogs.confirm import ConfirmDialog
-from app.dialogs.fill import FillDialog
-from app.dialogs.jump import JumpDialog
-from app.dialogs.report import ReportDialog
-from app.dialogs.text import TextDialog
 from app.forms import WINDOW, build_form, custom_form, pull_form, run_form
 from app.handover import open_window, run_foreground
 from app.keysheet import help_lines
+from app.lifeline import watch_terminal
 from app.palette import Palette
 from app.requests import (
     AttachRequested,
@@ -135,11 +133,17 @@ class Deck(App[int]):
         if not self.is_headless:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, self._end, number)
+            if sys.__stdin__:
+                watch_terminal(
+                    sys.__stdin__.fileno(),
+                    partial(loop.call_soon_threadsafe, self._end, signal.SIGHUP),
+                )
         with contextlib.suppress(OSError):
             self._watch = Watch(self.desk.jobs.root)
             loop.add_reader(self._watch.fileno(), self._jobs_changed)
         self._look()
         self._greet()
+        self.call_after_refresh(gc.enable)
 
     def _greet(self) -> None:
         """Say what happened since the deck was last closed, and which keys clash."""
@@ -248,6 +252,8 @@ class Deck(App[int]):
 
     def action_help(self) -> None:
         """Show the keys that work here."""
+        from app.dialogs.text import TextDialog
+
         if isinstance(self.screen, ViewScreen):
             views = (self.screen.VIEW, *self.screen.focused_views, "deck")
             self.push_screen(TextDialog("Keys", help_lines(views, self.desk.keys)))
@@ -279,6 +285,8 @@ class Deck(App[int]):
 
     def action_jump(self) -> None:
         """Go to the pane whose letter is typed."""
+        from app.dialogs.jump import JumpDialog
+
         widgets = self.screen.focus_chain
 
         def answered(place: int | None) -> None:
@@ -289,6 +297,8 @@ class Deck(App[int]):
 
     def action_theme(self) -> None:
         """Choose the colours."""
+        from app.dialogs.choose import ChooseDialog
+
         names = {name: name for name in sorted(self.available_themes)}
         ours = {theme.name: theme.name for theme in THEMES}
 
@@ -308,6 +318,8 @@ class Deck(App[int]):
 
     def action_notices(self) -> None:
         """Show what was said since the start."""
+        from app.dialogs.text import TextDialog
+
         self.push_screen(TextDialog("Notices", reversed(self._notices)))
 
     def notify(self, message: str, **more: Any) -> None:  # noqa: ANN401  (Textual's arguments)
@@ -355,6 +367,8 @@ class Deck(App[int]):
     @work(group="dialog")
     async def _ask(self, form: Form) -> None:
         """Show a form; its command becomes a job."""
+        from app.dialogs.fill import FillDialog
+
         answers = await self.push_screen_wait(FillDialog(form))
         if answers is not None:
             self._start_job(form.compose(answers))
@@ -382,6 +396,9 @@ class Deck(App[int]):
     @work(group="dialog")
     async def _run_command(self, event: CommandRequested) -> None:
         """Ask where that is needed, run the command, say what became of it."""
+        from app.dialogs.confirm import ConfirmDialog
+        from app.dialogs.text import TextDialog
+
         if event.question:
             dialog = ConfirmDialog(event.question, str(event.command), event.go)
             if not await self.push_screen_wait(dialog):
@@ -403,6 +420,8 @@ class Deck(App[int]):
     @work(group="dialog")
     async def _log_in(self, event: LoginRequested) -> None:
         """Ask for a login and store it; the password goes through a pipe."""
+        from app.dialogs.fill import FillDialog
+
         answers = await self.push_screen_wait(FillDialog(event.form))
         if answers is None:
             return
@@ -420,6 +439,8 @@ class Deck(App[int]):
     @work(group="dialog")
     async def _run(self, event: RunRequested) -> None:
         """Ask how, then give the container the terminal."""
+        from app.dialogs.fill import FillDialog
+
         window = self.desk.config.terminal == "window"
         form = run_form(
             event.image, verb=event.verb, in_tmux=self.desk.in_tmux, prefer_window=window
@@ -452,6 +473,9 @@ class Deck(App[int]):
     @work(group="dialog")
     async def _run_custom(self, event: CustomRequested) -> None:
         """Run a command of the user's own: ask what it wants to know, then hand over."""
+        from app.dialogs.confirm import ConfirmDialog
+        from app.dialogs.fill import FillDialog
+
         command = event.command
         form = custom_form(command, event.subject)
         answers: Mapping[str, str] | None = {}
@@ -471,6 +495,8 @@ class Deck(App[int]):
         await self._hand_over(line, window=False)
 
     def _show(self, trouble: Trouble) -> None:
+        from app.dialogs.report import ReportDialog
+
         self.push_screen(ReportDialog(trouble))
 
 

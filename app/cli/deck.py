@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def deck(*, readonly: bool, theme: str) -> int:
     """Open the deck: images, registries, jobs and containers in one terminal interface."""
     check_terminal()
+    gc.disable()  # until the first paint: nothing that starts up is garbage yet
     desk = _make_desk(readonly=readonly)
     from app.deck import Deck
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from textual import on
-from textual.widgets import Input
-
-from app.dialogs.choose import ChooseDialog
 from app.screens.view import ViewScreen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from textual.widget import Widget
-
     from widgets.roster import Roster
 
 Row = TypeVar("Row")
@@ -27,10 +19,6 @@ class FilterScreen(ViewScreen, Generic[Row]):
     def roster(self) -> Roster[Row]:
         """The main list."""
         raise NotImplementedError
-
-    def compose_filter(self) -> Iterable[Widget]:
-        """Return the line in which the filter is typed; it shows itself when needed."""
-        yield Input(placeholder="words  !without  ~letters", compact=True, id="filter")
 
     def restore_order(self, default: str = "") -> None:
         """Sort as the user last did, else by ``default``; a minus means turned round."""
@@ -46,33 +34,22 @@ class FilterScreen(ViewScreen, Generic[Row]):
             self.desk.memory.save()
 
     def action_filter(self) -> None:
-        """Type a filter."""
-        line = self.query_one("#filter", Input)
-        line.value = self.roster.wanted
-        line.add_class("-shown")
-        line.focus()
+        """Type a filter; the list follows every letter."""
+        from app.dialogs.prompt import PromptDialog
 
-    @on(Input.Changed, "#filter")
-    def _filter(self, event: Input.Changed) -> None:
-        event.stop()
-        self.roster.filter(event.value)
+        before = self.roster.wanted
 
-    @on(Input.Submitted, "#filter")
-    def _filtered(self, event: Input.Submitted) -> None:
-        event.stop()
-        self.close_filter()
+        def answered(wanted: str | None) -> None:
+            self.roster.filter(before if wanted is None else wanted)
 
-    def close_filter(self) -> None:
-        """Put the filter's line away; the filter stays."""
-        self.query_one("#filter", Input).remove_class("-shown")
-        self.roster.focus()
+        dialog = PromptDialog(
+            "Filter", before, hint="words  !without  ~letters", on_change=self.roster.filter
+        )
+        self.app.push_screen(dialog, answered)
 
     def go_back(self) -> bool:
-        """Undo one thing: the filter's line, the filter, the marks.  False when there is none."""
-        if self.query_one("#filter", Input).has_class("-shown"):
-            self.roster.filter("")
-            self.close_filter()
-        elif self.roster.wanted:
+        """Undo one thing: the filter, then the marks.  False when there is none."""
+        if self.roster.wanted:
             self.roster.filter("")
         elif self.roster.marked:
             self.roster.clear_marks()
@@ -82,6 +59,8 @@ class FilterScreen(ViewScreen, Generic[Row]):
 
     def action_sort(self) -> None:
         """Choose the column to sort by."""
+        from app.dialogs.choose import ChooseDialog
+
         roster = self.roster
         names = {column.key: column.title.capitalize() for column in roster.columns}
 

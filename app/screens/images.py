@@ -61,7 +61,6 @@ class ImagesScreen(FilterScreen[Image]):
     def compose_body(self) -> Iterable[Widget]:
         """Return the list, the inspector and, where there is no room for it, two lines."""
         yield StatusLine(id="summary")
-        yield from self.compose_filter()
         with Horizontal(id="panes"):
             yield List(
                 _columns(self.desk),

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from textual import on
 
 from app.commands import CommandLine
-from app.dialogs.report import ReportDialog
 from app.requests import CommandRequested, RetryRequested
 from app.screens.view import Text, ViewScreen, bindings
 from app.trouble import Trouble, trouble_of_event, without_secrets
@@ -116,6 +115,8 @@ class JobScreen(ViewScreen):
 
 def show_failure(screen: ViewScreen, row: JobRow) -> None:
     """Show why a job failed, and start it again when that is the answer."""
+    from app.dialogs.report import ReportDialog
+
     job = row.job
     title = f"{job.verb} failed: {job.title}"
     detail = f"sifdeck {shlex.join(job.argv)}\njob #{job.number}  log {job.log}"

@@ -102,7 +102,6 @@ class JobsScreen(FilterScreen[JobRow]):
     def compose_body(self) -> Iterable[Widget]:
         """Return the list and the detail."""
         yield StatusLine(id="summary")
-        yield from self.compose_filter()
         yield List(
             _job_columns(self.desk),
             key=lambda row: row.job.number,

@@ -81,7 +81,6 @@ class RegistriesScreen(FilterScreen[Tag]):
     def compose_body(self) -> Iterable[Widget]:
         """Return the two lists and the preview."""
         yield StatusLine(id="summary")
-        yield from self.compose_filter()
         with Horizontal(id="panes"):
             yield List(
                 _PLACE_COLUMNS,

@@ -20,7 +20,6 @@ from app.commands import (
     footer_of,
     key_name,
 )
-from app.dialogs.prompt import PromptDialog
 from app.requests import CustomRequested
 from app.words import bar, duration, percent, size
 from backend.escape import one_line
@@ -95,6 +94,7 @@ class Text(LineView):
 
     def action_find(self) -> None:
         """Ask what to find, and go there."""
+        from app.dialogs.prompt import PromptDialog
 
         def answered(wanted: str | None) -> None:
             if wanted is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import images
-from tests.support.tmux import SHELL_MODES, Terminal, open_terminal
+from tests.support.tmux import SHELL_MODES, Terminal, open_terminal, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,7 +134,21 @@ def test_reset_tty_brings_a_mistreated_terminal_back(terminal: Terminal) -> None
     terminal.type("\n")
     assert terminal.modes == modes != SHELL_MODES
     terminal.type("stty sane; sifdeck reset-tty\n")
-    terminal.wait("shell>")
-    terminal.type("echo back\n")
+    terminal.until(lambda: terminal.modes == SHELL_MODES)
+    terminal.type("echo ba''ck\n")
     terminal.wait("back")
-    assert terminal.modes == SHELL_MODES
+
+
+def test_a_lost_terminal_ends_the_deck(terminal: Terminal) -> None:
+    pid = open_deck(terminal)
+    terminal.tmux("kill-session", "-t", "t")
+    # The terminal is gone, and with it whoever would have told the deck.
+    wait_until(lambda: not is_running(pid))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] not in {"Z", "X"}

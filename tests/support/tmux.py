@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 LIMIT_S = 30.0
@@ -54,6 +54,10 @@ class Terminal:
                 raise AssertionError(f"{wanted!r} did not appear:\n{text}")
             time.sleep(0.05)
 
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so."""
+        wait_until(condition)
+
     def value(self, name: str) -> str:
         """Return one of tmux's format variables, such as ``alternate_on``."""
         return self.tmux("display-message", "-p", "-t", "t", f"#{{{name}}}").strip()
@@ -65,6 +69,14 @@ class Terminal:
             self.value(name) for name in ("alternate_on", "mouse_any_flag", "cursor_flag")
         )
         return alternate, mouse, cursor
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
 
 
 SHELL_MODES = ("0", "0", "1")
@@ -90,4 +102,4 @@ def open_terminal(
         terminal.wait("shell>")
         yield terminal
     finally:
-        terminal.tmux("kill-server")
+        subprocess.run(("tmux", "-S", str(terminal.socket), "kill-server"), check=False)
