@@ -47,7 +47,7 @@ def make_access(values: Mapping[str, object], *, ask: bool = False) -> Access:
     Raises:
         UsageError: An option or a file makes no sense.
     """
-    from backend.registry.access import Access
+    from backend.registry.access import DEFAULT_LIBRARY, Access
     from backend.registry.credentials import Credentials, given_login
     from backend.registry.tls import Trust
     from backend.settings import flag, variable
@@ -70,6 +70,7 @@ def make_access(values: Mapping[str, object], *, ask: bool = False) -> Access:
         credentials=Credentials(login=login, authfile=Path(str(authfile)) if authfile else None),
         trust=Trust(ca_cert=Path(str(ca_cert)) if ca_cert else None, insecure=insecure),
         plain_http=bool(values.get("no_https")) or flag("NO_HTTPS") or flag("NOHTTPS"),
+        library=str(values.get("library") or variable("LIBRARY") or DEFAULT_LIBRARY),
     )
 
 

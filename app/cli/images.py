@@ -21,6 +21,7 @@ _OPTIONS = (
     click.option("--arch", help="The processor of the image to choose.  [default: this one's]"),
     click.option("--platform", help="The platform of the image to choose, as linux/arm64."),
     click.option("--offline", is_flag=True, help="Use what is in the cache, and no network."),
+    click.option("--library", metavar="URL", help="The library that library:// means."),
     click.option("--docker-login", is_flag=True, help="Ask for a user name and a password."),
     click.option(
         "--compression",

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from backend.oci.digest import Digest
     from backend.reference import Reference
     from backend.registry.access import Access
+    from backend.sources.stored import StoredImage
+    from backend.sources.tarlayers import TarFormat
 
 
 @click.command(short_help="Push an image file to a registry.")
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 @click.argument("uri", metavar="docker://...|oras://...")
 @click.option(
     "--layer-format",
-    type=click.Choice(["squashfs"]),
-    help="Require layers of this kind.  [default: as they are stored]",
+    type=click.Choice(["squashfs", "tar", "tar+gzip", "tar+zstd"]),
+    help="squashfs: refuse other layers; tar: for Docker and Podman.  [default: as they are]",
 )
 @access_options
 @json_option
@@ -36,12 +38,14 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
     \b
     sifdeck push tools.oci.sif docker://ghcr.io/lab/tools:1.0   # an OCI image
     sifdeck push tools.sif oras://ghcr.io/lab/tools:1.0         # the file as an artifact
+    sifdeck push --layer-format tar tools.oci.sif docker://ghcr.io/lab/tools:docker
 
     Blobs that the registry has are not sent again; an upload that is cut goes on.
     """
     from backend.errors import UsageError
     from backend.events import Finished
     from backend.reference import parse
+    from backend.settings import variable
 
     target = parse(uri)
     if target.transport not in {"docker", "oras"}:
@@ -50,7 +54,15 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
     with reporting(
         ctx, verb="push", title=str(image), target=str(target), as_json=as_json
     ) as report:
-        digest = run_async(_push(access, image, target, report, str(options["layer_format"] or "")))
+        digest = run_async(
+            _push(
+                access,
+                image,
+                target,
+                report,
+                str(options["layer_format"] or variable("LAYER_FORMAT") or ""),
+            )
+        )
         report(Finished(path=str(target), digest=digest, size=image.stat().st_size))
     if not as_json and not (ctx.obj or {}).get("quiet"):
         click.echo("INFO:    Upload complete", err=True)
@@ -59,15 +71,38 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
 async def _push(
     access: Access, image: Path, target: Reference, report: Report, layer_format: str
 ) -> Digest:
+    import tempfile
+
+    from backend.paths import cache_home
     from backend.reference import Reference
     from backend.registry.push import RegistryDestination
-    from backend.sources.sifimage import open_artifact, open_ocisif, require_squashfs
     from backend.transfer import copy_image
 
-    source = open_artifact(image) if target.transport == "oras" else open_ocisif(image)
+    scratch = cache_home() / "scratch"
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="push-") as folder:
+        source = _source(image, target, layer_format, Path(folder), report)
+        origin = Reference(transport="file", path=str(image))
+        async with access.client() as client:
+            destination = RegistryDestination(client.session)
+            return await copy_image(source, origin, destination, target, report)
+
+
+def _source(
+    image: Path, target: Reference, layer_format: str, scratch: Path, report: Report
+) -> StoredImage:
+    from backend.errors import UsageError
+    from backend.sources.stored import open_artifact, open_ocisif, require_squashfs
+    from backend.sources.tarlayers import convert_to_tar
+
+    if target.transport == "oras":
+        if layer_format:
+            raise UsageError("oras:// takes the file as it is, without --layer-format")
+        return open_artifact(image)
+    source = open_ocisif(image)
     if layer_format == "squashfs":
         require_squashfs(source)
-    origin = Reference(transport="file", path=str(image))
-    async with access.client() as client:
-        destination = RegistryDestination(client.session)
-        return await copy_image(source, origin, destination, target, report)
+    elif layer_format:
+        form: TarFormat = "tar+zstd" if layer_format == "tar+zstd" else "tar+gzip"
+        return convert_to_tar(image, scratch, form, report)
+    return source

@@ -10,6 +10,8 @@ from backend.registry.registries import Registries, load_registries
 from backend.registry.tls import Trust
 from backend.registry.transport import Transport
 
+DEFAULT_LIBRARY = "https://library.sylabs.io"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
@@ -27,7 +29,7 @@ class Access:
     trust: Trust = field(default_factory=Trust)
     plain_http: bool = False
     registries: Registries = field(default_factory=load_registries)
-    library: str = "https://library.sylabs.io"
+    library: str = DEFAULT_LIBRARY
 
     def client(self) -> RegistryClient:
         """Return a client, to be used as an async context manager."""

@@ -12,7 +12,7 @@ from backend.paths import cache_home
 from backend.registry.push import RegistryDestination
 from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, fetch_sif
-from backend.sources.sifimage import open_artifact, open_ocisif
+from backend.sources.stored import open_artifact, open_ocisif
 from backend.sources.written import LayoutDestination, archive_destination
 from backend.transfer import copy_image
 

@@ -41,7 +41,7 @@ async def save_image(reference: Reference, out: IO[bytes], report: Report) -> No
     async with httpx.AsyncClient(
         transport=transport, timeout=httpx.Timeout(_SILENCE_S, connect=10), trust_env=False
     ) as client:
-        with translated("the Docker daemon"):
+        with translated(httpx.URL(base)):
             async with client.stream("GET", f"{base}/images/{quote(name)}/get") as response:
                 if response.status_code == 404:
                     raise NotFoundError(f"the Docker daemon has no {one_line(name)}")
@@ -65,7 +65,7 @@ def _address() -> tuple[httpx.AsyncHTTPTransport, str]:
                 why=f"there is no {one_line(rest)}",
                 hint="set DOCKER_HOST, or save the image: docker save -o FILE; docker-archive:FILE",
             )
-        return httpx.AsyncHTTPTransport(uds=rest), "http://docker"
+        return httpx.AsyncHTTPTransport(uds=rest), "http://docker-daemon"
     if scheme in {"tcp", "http"}:
         return httpx.AsyncHTTPTransport(), f"http://{rest}"
     raise UsageError(f"DOCKER_HOST is {one_line(host)!r}; unix:// and tcp:// are understood")

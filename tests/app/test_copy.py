@@ -1,0 +1,355 @@
+"""``push``, ``copy`` and ``pull`` between registries, layouts, archives, daemons and files."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app.cli.main import main
+from backend.errors import ExitCode
+from backend.sif.ocisif import read_ocisif
+from tests.support.flaky import Fault, flaky_proxy
+from tests.support.images import (
+    Entry,
+    MadeImage,
+    busybox_layer,
+    digest,
+    image,
+    layer,
+    write_layout,
+)
+from tests.support.registry import PASSWORD, USER
+from tests.support.sifs import partition, sif
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("backend.registry.retry._FIRST_WAIT_S", 0.001)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def make(text: str, **more: str) -> MadeImage:
+    base = layer(Entry(name="base", data=b"base"))
+    return image([base, layer(Entry(name="text", data=text.encode()))], **more)  # type: ignore[arg-type]
+
+
+def run(*args: str) -> int:
+    return main(["-q", *args])
+
+
+def judge(*argv: str) -> str:
+    return subprocess.run(argv, capture_output=True, check=True, text=True).stdout
+
+
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[list[str]]:
+    """Podman with a storage of its own; it takes no --runroot of more than 50 characters."""
+    with tempfile.TemporaryDirectory(prefix="podman") as short:
+        own = ["--root", str(tmp_path / "root"), "--runroot", short, "--storage-driver", "vfs"]
+        yield ["podman", *own, "--cgroup-manager", "cgroupfs"]
+
+
+def sif_digest(path: str) -> str:
+    return digest(Path(path).read_bytes())
+
+
+def test_push_gives_back_the_same_file(registry: Registry) -> None:
+    registry.push(make("push"), "copy/push")
+    assert run("pull", "a.sif", f"docker://{registry.host}/copy/push") == 0
+    target = f"docker://{registry.host}/copy/pushed:v1"
+    assert run("push", "a.sif", target) == 0
+    held = read_ocisif(Path("a.sif"))
+    assert registry.get_manifest("copy/pushed", "v1")[0] == held.raw_manifest
+    assert judge("skopeo", "inspect", "--tls-verify=false", "--raw", target)
+    assert run("pull", "b.sif", target) == 0
+    assert sif_digest("a.sif") == sif_digest("b.sif")
+    # What is there is not sent again.
+    with flaky_proxy(registry.host) as proxy:
+        assert run("push", "a.sif", f"docker://{proxy.host}/copy/pushed:v2") == 0
+        assert proxy.seen("POST|PATCH") == []
+
+
+def test_artifact_there_and_back(registry: Registry) -> None:
+    registry.push(make("oras"), "copy/oras")
+    assert run("pull", "a.sif", f"docker://{registry.host}/copy/oras") == 0
+    target = f"oras://{registry.host}/copy/artifact:v1"
+    assert run("push", "a.sif", target) == 0
+    manifest = json.loads(registry.get_manifest("copy/artifact", "v1")[0])
+    assert manifest["config"]["mediaType"] == "application/vnd.sylabs.sif.config.v1+json"
+    (only,) = manifest["layers"]
+    assert only["mediaType"] == "application/vnd.sylabs.sif.layer.v1.sif"
+    assert only["annotations"] == {"org.opencontainers.image.title": "a.sif"}
+    assert run("pull", "b.sif", target) == 0
+    assert sif_digest("a.sif") == sif_digest("b.sif")
+    assert run("pull", "c.sif", f"oras://{registry.host}/copy/oras") == ExitCode.FAILED
+
+
+def test_oras_reads_our_artifact(registry: Registry, here: Path) -> None:
+    from oras.client import OrasClient
+
+    registry.push(make("judge"), "copy/judged")
+    assert run("pull", "a.sif", f"docker://{registry.host}/copy/judged") == 0
+    assert run("push", "a.sif", f"oras://{registry.host}/copy/forart:v1") == 0
+    client = OrasClient(hostname=registry.host, insecure=True)
+    (file,) = client.pull(target=f"{registry.host}/copy/forart:v1", outdir=str(here / "out"))
+    assert sif_digest(file) == sif_digest("a.sif")
+
+
+@pytest.mark.parametrize("form", ["tar", "tar+zstd"])
+def test_podman_runs_what_we_push_as_tar(registry: Registry, form: str, podman: list[str]) -> None:
+    made = image([busybox_layer(), layer(Entry(name="hello", data=b"from a squashfs"))])
+    name = f"copy/{form.replace('+', '-')}"
+    registry.push(made, name)
+    assert run("pull", "a.sif", f"docker://{registry.host}/{name}") == 0
+    target = f"{registry.host}/{name}:out"
+    assert run("push", "--layer-format", form, "a.sif", f"docker://{target}") == 0
+    manifest = json.loads(registry.get_manifest(name, "out")[0])
+    kind = form.partition("+")[2] or "gzip"
+    (only,) = manifest["layers"]
+    assert only["mediaType"] == f"application/vnd.oci.image.layer.v1.tar+{kind}"
+    judge(*podman, "pull", "-q", "--tls-verify=false", target)
+    printed = judge(
+        *podman,
+        "run",
+        "--rm",
+        "--network=none",
+        "--ulimit=nofile=1024:1024",
+        "--ulimit=nproc=4096:4096",
+        "--cgroups=disabled",
+        target,
+        "/bin/cat",
+        "/hello",
+    )
+    assert printed == "from a squashfs"
+    assert run("push", "--layer-format", form, "a.sif", f"oras://{target}") == ExitCode.USAGE
+
+
+def test_native_sif_needs_oras(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("native.sif").write_bytes(sif(partition(b"hsqs" * 100)))
+    assert run("push", "native.sif", f"docker://{registry.host}/copy/native") == ExitCode.FAILED
+    text = "non OCI SIF images can only be pushed to OCI registries via oras://"
+    assert text in capfd.readouterr().err
+    assert run("push", "native.sif", f"oras://{registry.host}/copy/native:v1") == 0
+    assert run("pull", "b.sif", f"oras://{registry.host}/copy/native:v1") == 0
+    assert sif_digest("native.sif") == sif_digest("b.sif")
+
+
+@pytest.mark.parametrize("kind", ["refuse", "status"])
+def test_upload_goes_on_after_a_cut(
+    registry: Registry, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.registry.push._CHUNK", 1 << 20)
+    data = os.urandom(5 << 20)
+    made = image([layer(Entry(name="big", data=data))], compress="")
+    registry.push(made, "copy/big")
+    fault = Fault(path="PATCH", kind=kind, status=503, skip=2, times=2)  # type: ignore[arg-type]
+    with flaky_proxy(registry.host, fault) as proxy:
+        source, target = f"docker://{registry.host}/copy/big", f"docker://{proxy.host}/copy/cut:v1"
+        assert run("copy", source, target) == 0
+        sent = [request.headers["content-range"] for request in proxy.seen("PATCH")]
+        assert len(proxy.seen("POST")) == 2  # the layer, the configuration
+    starts = [text.partition("-")[0] for text in sent]
+    # Only what was refused went twice; the configuration begins at 0 as well.
+    assert len(starts) - len(set(starts)) == 3
+    assert registry.get_manifest("copy/cut", "v1")[0] == made.manifest
+
+
+def test_blobs_of_a_neighbour_are_mounted(registry: Registry) -> None:
+    arm = make("arm", architecture="arm64")
+    registry.push_index("copy/many", "v1", (make("amd"), "linux/amd64"), (arm, "linux/arm64"))
+    with flaky_proxy(registry.host) as proxy:
+        source, target = f"docker://{proxy.host}/copy/many:v1", f"docker://{proxy.host}/copy/all:v1"
+        assert run("copy", source, target) == 0
+        assert proxy.seen("PATCH") == []
+        assert proxy.seen("POST .*mount=.*from=copy%2Fmany")
+    assert registry.get_manifest("copy/all", "v1") == registry.get_manifest("copy/many", "v1")
+    assert (
+        run(
+            "copy",
+            "--arch",
+            "arm64",
+            source.replace(proxy.host, registry.host),
+            f"docker://{registry.host}/copy/one:v1",
+        )
+        == 0
+    )
+    assert registry.get_manifest("copy/one", "v1")[0] == arm.manifest
+
+
+def test_push_with_a_login(locked_registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_layout(Path("layout"), make("login"))
+    target = f"docker://{locked_registry.host}/copy/login:v1"
+    assert run("copy", f"oci:{source}", target) == ExitCode.AUTHENTICATION
+    monkeypatch.setenv("DOCKER_USERNAME", USER)
+    monkeypatch.setenv("DOCKER_PASSWORD", PASSWORD)
+    assert run("copy", f"oci:{source}", target) == 0
+
+
+def test_damaged_source_is_not_pushed(registry: Registry) -> None:
+    made = make("damaged")
+    source = write_layout(Path("layout"), made)
+    blob = next(iter(made.blobs))
+    (source / "blobs" / blob.replace(":", "/")).write_bytes(b"x" * len(made.blobs[blob]))
+    target = f"docker://{registry.host}/copy/damaged:v1"
+    assert run("copy", f"oci:{source}", target) == ExitCode.VERIFICATION
+    assert registry.request("GET", "/v2/copy/damaged/manifests/v1")[0] == 404
+
+
+def test_layouts(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
+    one, two = make("one"), make("two")
+    registry.push(one, "copy/layout", "one")
+    registry.push(two, "copy/layout", "two")
+    for tag in ("one", "two"):
+        assert run("copy", f"docker://{registry.host}/copy/layout:{tag}", f"oci:lay:{tag}") == 0
+    assert sorted(path.name for path in Path("lay").iterdir()) == [
+        "blobs",
+        "index.json",
+        "oci-layout",
+    ]
+    assert digest(judge("skopeo", "inspect", "--raw", "oci:lay:two").encode()) == two.digest
+    assert run("pull", "a.sif", "oci:lay") == ExitCode.USAGE
+    assert f"it holds one {one.digest}, two {two.digest}" in capfd.readouterr().err
+    for reference in ("oci:lay:two", f"oci:lay@{two.digest}"):
+        assert run("pull", "-F", "a.sif", reference) == 0
+    assert run("pull", "b.sif", f"docker://{registry.host}/copy/layout:two") == 0
+    assert (
+        read_ocisif(Path("a.sif")).layers[0].digest == read_ocisif(Path("b.sif")).layers[0].digest
+    )
+    assert run("pull", "c.sif", "oci:lay:three") == ExitCode.NOT_FOUND
+    assert run("pull", "c.sif", "oci:nowhere") != 0
+    Path("other").mkdir()
+    Path("other/file").touch()
+    assert run("copy", "oci:lay:one", "oci:other") == ExitCode.USAGE
+
+
+def test_archives(registry: Registry) -> None:
+    registry.push(make("archive"), "copy/archive")
+    source = f"docker://{registry.host}/copy/archive"
+    assert run("copy", source, "oci-archive:x.tar:v1") == 0
+    assert run("copy", source, "oci-archive:x.tar:v1") == ExitCode.FAILED  # it is there
+    assert judge("skopeo", "inspect", "oci-archive:x.tar:v1")
+    Path("x.tar.gz").write_bytes(gzip.compress(Path("x.tar").read_bytes()))
+    assert run("copy", source, "docker-archive:y.tar:lab/tool:9") == 0
+    assert judge("skopeo", "inspect", "docker-archive:y.tar:lab/tool:9")
+    judge("skopeo", "copy", "-q", "--src-tls-verify=false", source, "docker-archive:z.tar:lab/t:1")
+    assert run("pull", "a.sif", source) == 0
+    wanted = read_ocisif(Path("a.sif")).layers[0].digest
+    for number, reference in enumerate(
+        (
+            "oci-archive:x.tar:v1",
+            "oci-archive:x.tar.gz",
+            "docker-archive:y.tar",
+            "docker-archive:y.tar:lab/tool:9",
+            "docker-archive:z.tar",
+        )
+    ):
+        assert run("pull", f"{number}.sif", reference) == 0
+        assert read_ocisif(Path(f"{number}.sif")).layers[0].digest == wanted
+    assert run("pull", "c.sif", "docker-archive:y.tar:other:1") == ExitCode.NOT_FOUND
+    assert run("pull", "c.sif", "docker-archive:x.tar") == ExitCode.FAILED
+
+
+@pytest.mark.parametrize("cut", [10, 600, 5000])
+def test_cut_archives(registry: Registry, cut: int) -> None:
+    registry.push(make("cut"), "copy/cutarchive")
+    assert run("copy", f"docker://{registry.host}/copy/cutarchive", "oci-archive:x.tar") == 0
+    Path("x.tar").write_bytes(Path("x.tar").read_bytes()[:cut])
+    for kind in ("oci-archive", "docker-archive"):
+        assert run("pull", "a.sif", f"{kind}:x.tar") in {ExitCode.FAILED, ExitCode.NOT_FOUND}
+    assert not Path("a.sif").exists()
+
+
+@contextmanager
+def web_server(folder: Path) -> Iterator[str]:
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(folder))
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_web(registry: Registry, here: Path) -> None:
+    registry.push(make("web"), "copy/web")
+    assert run("pull", "a.sif", f"docker://{registry.host}/copy/web") == 0
+    Path("no.sif").write_text("a page about something else")
+    with web_server(here) as host, flaky_proxy(host) as proxy:
+        assert run("pull", "b.sif", f"http://{proxy.host}/a.sif") == 0
+        assert sif_digest("a.sif") == sif_digest("b.sif")
+        proxy.faults = [Fault(path="a.sif", kind="cut", after=500)]
+        assert run("pull", "c.sif", f"http://{proxy.host}/a.sif?x=1") == 0
+        assert sif_digest("a.sif") == sif_digest("c.sif")
+        assert run("pull", "d.sif", f"http://{proxy.host}/no.sif") == ExitCode.FAILED
+        assert run("pull", "d.sif", f"http://{proxy.host}/none.sif") == ExitCode.NOT_FOUND
+    assert run("pull", "e.sif", "./a.sif") == 0
+    assert sif_digest("a.sif") == sif_digest("e.sif")
+
+
+def test_library(registry: Registry, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.push(make("library"), "copy/library")
+    assert run("pull", "a.sif", f"docker://{registry.host}/copy/library") == 0
+    data = Path("a.sif").read_bytes()
+    answer = {"data": {"hash": digest(data).replace(":", "."), "size": len(data)}}
+    for place, content in (("images", json.dumps(answer).encode()), ("imagefile", data)):
+        file = here / "v1" / place / "lab/default/tool:2.0"
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+    with web_server(here) as host:
+        monkeypatch.setenv("SINGULARITY_LIBRARY", f"http://{host}")
+        assert run("pull", "b.sif", "library://lab/tool:2.0") == 0
+        assert sif_digest("a.sif") == sif_digest("b.sif")
+        assert run("pull", "c.sif", "--library", f"http://{host}", "library://lab/tool:3") == 11
+        (here / "v1/imagefile/lab/default/tool:2.0").write_bytes(bytes(len(data)))
+        monkeypatch.setenv("SIFDECK_CACHE_DIR", str(here / "other-cache"))
+        assert run("pull", "c.sif", "library://lab/tool:2.0") == ExitCode.VERIFICATION
+
+
+def test_docker_daemon(
+    registry: Registry, tmp_path: Path, podman: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Podman's socket speaks Docker's interface."""
+    registry.push(make("daemon"), "copy/daemon", "v1")
+    source, socket = f"{registry.host}/copy/daemon:v1", tmp_path / "socket"
+    subprocess.run([*podman, "pull", "-q", "--tls-verify=false", source], check=True)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    assert run("pull", "a.sif", f"docker-daemon:{source}") == ExitCode.NETWORK
+    service = subprocess.Popen([*podman, "system", "service", "-t", "0", f"unix://{socket}"])
+    try:
+        while not socket.exists():
+            assert service.poll() is None
+        assert run("pull", "a.sif", f"docker-daemon:{source}") == 0
+        assert run("pull", "b.sif", "docker-daemon:nothing/here:1") == ExitCode.NOT_FOUND
+    finally:
+        service.terminate()
+        service.wait()
+    assert run("pull", "b.sif", f"docker://{source}") == 0
+    assert (
+        read_ocisif(Path("a.sif")).layers[0].digest == read_ocisif(Path("b.sif")).layers[0].digest
+    )
