@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from tests.readme import BEGIN, END, README, section
 from tests.screenshots import FOLDER, pictures, png
 
 REMEDY = "run: .venv/bin/python -m tests.screenshots"
