@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A public key (PEM) for signatures that were made with a key pair.",
 )
+@click.option("-c", "--cosign", is_flag=True, help="Check cosign's signatures, with --key.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 @access_options
 @click.pass_context
@@ -38,12 +39,14 @@ def verify(
     image: Path,
     source: bool,
     key: Path | None,
+    cosign: bool,
     as_json: bool,
     **access: object,
 ) -> int:
     """Check that every OCI object in IMAGE has its digest, and that every signature is valid.
 
-    OpenPGP keys are taken from SingularityCE's keyring and from gpg's.
+    OpenPGP keys are taken from SingularityCE's keyring and from gpg's.  With --cosign the
+    signatures that cosign made are checked, and what they say is printed as JSON.
 
     With --source: pull what the image says it was made from, past all caches, convert it in
     the same way and tell what differs.
@@ -52,23 +55,51 @@ def verify(
     """
     if source:
         return _verify_source(ctx, image, access, as_json=as_json)
-    return _verify_file(ctx, image, key, as_json=as_json)
+    from backend.settings import variable
+
+    named = key or variable("VERIFY_KEY")
+    if cosign:
+        return _verify_cosign(image, Path(named) if named else None)
+    return _verify_file(ctx, image, Path(named) if named else None, as_json=as_json)
+
+
+def _verify_cosign(image: Path, key: Path | None) -> int:
+    import json
+
+    from backend.errors import ExitCode
+    from backend.escape import one_line
+    from backend.sif.cosign import check_cosign
+    from backend.sif.file import SifFile
+    from backend.sif.verification import verify_blobs
+
+    if key is None:
+        raise click.UsageError("--cosign needs the signer's public key: --key FILE")
+    damaged = [one for one in verify_blobs(image) if not one.is_sound]
+    for one in damaged:
+        click.echo(f"ERROR:   OCI blob digest mismatch: object {one.id}", err=True)
+    with SifFile(image) as sif:
+        checks = check_cosign(sif, key)
+    for check in checks:
+        if check.problem:
+            click.echo(f"WARNING: Signature {check.digest}: {one_line(check.problem)}", err=True)
+    valid = [check.payload for check in checks if check.is_sound]
+    if damaged or not valid:
+        click.echo("ERROR:   no valid signatures found", err=True)
+        return ExitCode.VERIFICATION
+    click.echo(json.dumps(valid))
+    return ExitCode.OK
 
 
 def _verify_file(ctx: click.Context, image: Path, key: Path | None, *, as_json: bool) -> int:
     from backend.errors import ExitCode
     from backend.escape import one_line
-    from backend.settings import variable
     from backend.sif.file import SifFile
     from backend.sif.signature import check_signatures, default_keyrings
     from backend.sif.verification import verify_blobs
 
     blobs = verify_blobs(image)
-    named = key or variable("VERIFY_KEY")
     with SifFile(image) as sif:
-        signatures = check_signatures(
-            sif, keyrings=default_keyrings(), key=Path(named) if named else None
-        )
+        signatures = check_signatures(sif, keyrings=default_keyrings(), key=key)
     if as_json:
         _echo_checks_json(blobs, signatures)
     else:

@@ -124,10 +124,10 @@ def image_of(sif: SifFile) -> OciSif:
     """
     index = root_index(sif)
     entry = _only_image(index)
-    blobs = {one.digest(): one for one in reversed(sif.of_kind(DataType.OCI_BLOB))}
-    raw_manifest = _document(sif, blobs, entry)
+    blobs = _blobs(sif)
+    raw_manifest = _document(sif, blobs, entry, MAX_DOCUMENT)
     manifest = parse_manifest(raw_manifest, entry.media_type)
-    raw_config = _document(sif, blobs, manifest.config)
+    raw_config = _document(sif, blobs, manifest.config, MAX_DOCUMENT)
     return OciSif(
         path=sif.path,
         manifest=manifest,
@@ -176,9 +176,24 @@ def _only_image(index: Index) -> OciDescriptor:
     return images[0]
 
 
-def _document(sif: SifFile, blobs: dict[Digest, Descriptor], entry: OciDescriptor) -> bytes:
+def read_blob(sif: SifFile, entry: OciDescriptor, *, limit: int) -> bytes:
+    """Return the blob that a descriptor points to, its digest verified.
+
+    Raises:
+        FormatError: It is not in the file, damaged, or larger than ``limit``.
+    """
+    return _document(sif, _blobs(sif), entry, limit)
+
+
+def _blobs(sif: SifFile) -> dict[Digest, Descriptor]:
+    return {one.digest(): one for one in reversed(sif.of_kind(DataType.OCI_BLOB))}
+
+
+def _document(
+    sif: SifFile, blobs: dict[Digest, Descriptor], entry: OciDescriptor, limit: int
+) -> bytes:
     found = _find(blobs, entry)
-    data = sif.read(found, limit=MAX_DOCUMENT)
+    data = sif.read(found, limit=limit)
     _verify(data, entry.digest, f"object {found.id}")
     return data
 

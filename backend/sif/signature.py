@@ -95,7 +95,7 @@ def check_signatures(
         ToolMissingError: There is an OpenPGP signature, and no gpg.
         UsageError: ``key`` holds no public key.
     """
-    public = _load_key(key) if key else None
+    public = load_key(key) if key else None
     return tuple(_check(sif, one, keyrings, public) for one in sif.of_kind(DataType.SIGNATURE))
 
 
@@ -169,7 +169,7 @@ def _open_envelope(data: bytes, key: PublicKeyTypes | None) -> tuple[State, byte
         return "unknown key", payload
     kind = PAYLOAD_TYPE.encode()
     signed = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
-    is_valid = any(_is_signed(key, signature, signed) for signature in signatures)
+    is_valid = any(is_signed(key, signature, signed) for signature in signatures)
     return "valid" if is_valid else "bad", payload
 
 
@@ -180,7 +180,8 @@ def _decode(node: Node) -> bytes:
         raise node.fail("base64") from error
 
 
-def _is_signed(key: PublicKeyTypes, signature: bytes, data: bytes) -> bool:
+def is_signed(key: PublicKeyTypes, signature: bytes, data: bytes) -> bool:
+    """Tell whether ``signature`` is of ``data`` by the key's owner, with SHA-256."""
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
     from cryptography.hazmat.primitives.hashes import SHA256
@@ -200,7 +201,12 @@ def _is_signed(key: PublicKeyTypes, signature: bytes, data: bytes) -> bool:
     return True
 
 
-def _load_key(path: Path) -> PublicKeyTypes:
+def load_key(path: Path) -> PublicKeyTypes:
+    """Return the public key in a PEM file.
+
+    Raises:
+        UsageError: It holds none.
+    """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
