@@ -12,6 +12,7 @@ Facts from trying them (buildah 1.28, podman 4.3):
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from backend.build.program import output_of, run_builder
 from backend.build.request import assignments, each, flag
 from backend.build.steps import Steps
 from backend.errors import BackendError, ToolFailedError
+from backend.escape import one_line
 from backend.events import Note
 from backend.reference import Reference
 from backend.runtime.host import find_map_tools, find_program
@@ -115,7 +117,7 @@ class Buildah:
         if _mode() == "single":
             choices = [[*overlay, "--storage-opt", "overlay.ignore_chown_errors=true"]]
         else:
-            choices = [[], overlay]
+            choices = [overlay, []]  # podman refuses it where it has chosen for itself before
         for options in choices:
             if self._store([self.name, *options], environment).get("driver", "vfs") != "vfs":
                 return options
@@ -175,6 +177,9 @@ class StepLog:
         self, dockerfile: Dockerfile, target: str, report: Report, wording: Wording = BUILDAH
     ) -> None:
         self._wording = wording
+        if dockerfile.syntax:
+            text = f"This builder does not look at '# syntax={one_line(dockerfile.syntax)}'"
+            report(Note(level="warning", text=text))
         self._steps = Steps(dockerfile.needed(target), report)
         self._number = 0
         self._place = ("", 0, 0)
@@ -259,8 +264,14 @@ def _mode() -> str:
 
 
 def _environment(request: BuildRequest, folder: Path) -> dict[str, str]:
-    """Return the variables of the builder: its temporary files go into our folder."""
-    variables = {"TMPDIR": str(folder), "BUILDAH_FORMAT": "oci"}
+    """Return the variables of the builder: its temporary files go into our folder.
+
+    But without a runtime folder, a rootless podman keeps its state below TMPDIR, and looks for
+    it there ever after.
+    """
+    variables = {"BUILDAH_FORMAT": "oci"}
+    if os.geteuid() == 0 or os.environ.get("XDG_RUNTIME_DIR"):
+        variables["TMPDIR"] = str(folder)
     if request.source_date_epoch is not None:
         variables["SOURCE_DATE_EPOCH"] = str(request.source_date_epoch)
     return variables

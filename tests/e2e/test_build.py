@@ -253,8 +253,9 @@ class TestWithoutRoot:
         user = somebody(WITH_RANGE)
         with user_folder(user) as folder:
             write(folder, f"FROM {base}\nRUN chown 1000:8 /home && id -u > /made\nUSER 1000\n")
-            result = build(folder, "x.sif", "--no-https", "--builder", program, user=user)
+            result = self.build(folder, user, program)
             assert result.returncode == 0, result.stderr
+            assert "vfs" not in result.stderr
             assert content(folder / "x.sif", "/made") == "0\n"
             assert read_ocisif(folder / "x.sif").config.user == "1000"
 
@@ -265,9 +266,19 @@ class TestWithoutRoot:
         user = somebody(WITH_ONE)
         with user_folder(user) as folder:
             write(folder, f"FROM {base}\nRUN id -u > /made\n")
-            result = build(folder, "x.sif", "--no-https", "--builder", "buildah", user=user)
+            result = self.build(folder, user, "buildah")
             assert result.returncode == 0, result.stderr
             assert content(folder / "x.sif", "/made") == "0\n"
+
+    def build(self, folder: Path, user: Somebody, program: str) -> subprocess.CompletedProcess[str]:
+        """Build in a home and a runtime folder of the test's own."""
+        return build(
+            folder,
+            *("x.sif", "--no-https", "--builder", program),
+            user=user,
+            HOME=str(folder),
+            XDG_RUNTIME_DIR=str(folder / "run"),
+        )
 
 
 @pytest.fixture
@@ -454,8 +465,12 @@ class Quiet(SimpleHTTPRequestHandler):
 def user_folder(user: Somebody) -> Iterator[Path]:
     """Give a folder of a user's, where no closed folder is above it."""
     folder = Path(tempfile.mkdtemp(prefix="sifdeck-build-test-", dir=user.home))
-    os.chown(folder, user.uid, user.gid)
+    (folder / "run").mkdir(mode=0o700)
+    for path in (folder, folder / "run"):
+        os.chown(path, user.uid, user.gid)
     yield folder
+    for file in folder.glob("run/libpod/tmp/pause.pid"):  # it keeps podman's namespace
+        os.kill(int(file.read_text()), signal.SIGTERM)
     shutil.rmtree(folder)
 
 

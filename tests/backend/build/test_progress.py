@@ -18,7 +18,7 @@ from backend.build.dockerfile import parse_dockerfile
 from backend.build.solve import SolveLog
 from backend.build.trace import feed_trace
 from backend.errors import FormatError
-from backend.events import Event, Output, Phase, Step
+from backend.events import Event, Note, Output, Phase, Step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,6 +106,15 @@ class TestBuildah:
         assert last.error.endswith("exit status 3")
         assert error.message.startswith("step 2 failed (line 3 of the Dockerfile): RUN x")
         assert told(happened)[-2] == (2, "no")
+
+    def test_what_the_builder_does_not_know_is_said(self) -> None:
+        happened: list[Event] = []
+        log = StepLog(parse_dockerfile("# syntax=x/y:1\nFROM a\n"), "", happened.append)
+        assert [event.text for event in happened if isinstance(event, Note)] == [
+            "This builder does not look at '# syntax=x/y:1'"
+        ]
+        error = log.error('Error: Unknown instruction: "ECHO"')
+        assert "heredocs (<<) take buildah 1.33" in error.hint
 
     def test_a_failure_before_the_first_step(self) -> None:
         happened, log = self.feed("Error: no such stage\n")
