@@ -42,11 +42,13 @@ class Assembly:
         source: Its documents, and the reference that is recorded.
         layers: As its manifest lists them, base first.
         open_layer: Opens a layer by its position, as packed; may wait until it is complete.
+        has_diff_ids: The configuration's diffIDs are those of the layers as they are opened.
     """
 
     source: Source
     layers: Sequence[Descriptor]
     open_layer: Callable[[int], BinaryIO]
+    has_diff_ids: bool = True
 
 
 def assembly_of(source: Source, open_layer: Callable[[int], BinaryIO]) -> Assembly:
@@ -118,7 +120,7 @@ def write_native_image(
     config = parse_config(image.source.raw_config)
     return write_native(
         image.source,
-        _layer_sources(image, config),
+        layer_sources(image, config),
         target,
         compression=compression,
         overwrite=overwrite,
@@ -131,7 +133,7 @@ def _squash(
     image: Assembly, writer: OciSifWriter, compression: Compression, report: events.Report
 ) -> None:
     config = parse_config(image.source.raw_config)
-    sources = _layer_sources(image, config)
+    sources = layer_sources(image, config)
     created = _seconds(config.created)
     with writer.layer() as out:
         out.digest = squash_layers(
@@ -144,7 +146,7 @@ def _keep(
 ) -> None:
     config = parse_config(image.source.raw_config)
     keeper = LayerKeeper(
-        _layer_sources(image, config),
+        layer_sources(image, config),
         compression=compression,
         report=report,
         created=_seconds(config.created),
@@ -154,7 +156,12 @@ def _keep(
             out.digest = keeper.write(index, out).digest
 
 
-def _layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:
+def layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:
+    """Return an image's layers as the converter takes them.
+
+    Raises:
+        FormatError: The configuration names another number of them.
+    """
     if len(config.diff_ids) != len(image.layers):
         raise FormatError(
             f"the configuration names {len(config.diff_ids)} layers, "
@@ -164,7 +171,7 @@ def _layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:
         LayerSource(
             media_type=layer.media_type,
             open=functools.partial(image.open_layer, index),
-            diff_id=config.diff_ids[index],
+            diff_id=config.diff_ids[index] if image.has_diff_ids else None,
             size=layer.size,
         )
         for index, layer in enumerate(image.layers)

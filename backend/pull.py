@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from backend.assembly import Assembly
     from backend.oci import source as oci
     from backend.oci.image import Descriptor
     from backend.oci.source import RemoteImage
@@ -130,6 +131,21 @@ def pull_image(
         if converted:
             return _copy_converted(converted, download, target, options)
         return _convert(download, _recorded_name(reference), target, options)
+
+
+@contextlib.contextmanager
+def fetched_image(
+    reference: Reference, options: PullOptions, report: events.Report
+) -> Iterator[Assembly]:
+    """Fetch the blobs of an image of layers, and give them as they are.
+
+    Raises:
+        BackendError: As :func:`pull_image`, but for ExistsError.
+    """
+    with _Download(reference, options, report) as download:
+        name = str(reference) if reference.is_remote else ""
+        download.begin()
+        yield assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
 
 
 def cached_image(reference: Reference, options: PullOptions, report: events.Report) -> Path:

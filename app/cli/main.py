@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 VERBS: dict[str, str] = {
     "pull": "app.cli.pull:pull",
     "build": "app.cli.build:build",
+    "convert": "app.cli.convert:convert",
     "run": "app.cli.run:run",
     "exec": "app.cli.run:exec_",
     "shell": "app.cli.run:shell",

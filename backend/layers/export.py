@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from backend.layers.tar import BLOCK
 from backend.squashfs.inode import Kind, split_device
@@ -19,7 +19,7 @@ from backend.squashfs.inode import Kind, split_device
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from backend.squashfs.reader import Node, SquashfsReader
+    from backend.squashfs.reader import Node
 
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
 _FLAGS = {
@@ -40,7 +40,26 @@ _OPAQUE_NAME = b".wh..wh..opq"
 _HIDDEN_MODE = 0o600
 
 
-def tar_chunks(reader: SquashfsReader, *, is_layer: bool = True) -> Iterator[bytes]:
+class Files(Protocol):
+    """What an archive is made of: a :class:`~backend.squashfs.reader.SquashfsReader`, say."""
+
+    def walk(self) -> Iterator[tuple[bytes, Node]]:
+        """Yield every path and what it stands for; directories first."""
+
+    def read(self, node: Node) -> Iterator[bytes]:
+        """Yield the bytes of a file."""
+
+    def data_parts(self, node: Node) -> list[tuple[int, int]]:
+        """Return offset and length of what a file stores; the rest is zeros."""
+
+    def readlink(self, node: Node) -> bytes:
+        """Return the target of a symbolic link."""
+
+    def xattrs(self, node: Node) -> tuple[tuple[bytes, bytes], ...]:
+        """Return full names and values."""
+
+
+def tar_chunks(reader: Files, *, is_layer: bool = True) -> Iterator[bytes]:
     """Yield the archive of a file system in pieces.
 
     Args:
@@ -87,7 +106,7 @@ class GeneratedFile(io.RawIOBase):
 class _Exporter:
     """Turns inodes into members, and knows which of them were there before."""
 
-    def __init__(self, reader: SquashfsReader, *, is_layer: bool) -> None:
+    def __init__(self, reader: Files, *, is_layer: bool) -> None:
         self._reader = reader
         self._is_layer = is_layer
         self._first_names: dict[int, bytes] = {}

@@ -28,7 +28,7 @@ _REFUSED = frozenset(
 """What setting an attribute answers where the file system or a plain user cannot have it."""
 
 
-def unpack(reader: SquashfsReader, *, keep_owners: bool) -> Iterator[int]:
+def unpack(reader: SquashfsReader, *, keep_owners: bool, root: bytes = b"") -> Iterator[int]:
     """Write every file of the image below ``/`` and yield their number so far.
 
     Devices that this process may not make are left out; a container has its own.
@@ -36,6 +36,7 @@ def unpack(reader: SquashfsReader, *, keep_owners: bool) -> Iterator[int]:
     Args:
         reader: The image.
         keep_owners: Give files the owners they have in the image; else they stay ours.
+        root: A folder to use instead of ``/``, which nobody else can write to meanwhile.
 
     Raises:
         FormatError: The image is damaged, or names one thing twice.
@@ -44,7 +45,7 @@ def unpack(reader: SquashfsReader, *, keep_owners: bool) -> Iterator[int]:
     folders: list[tuple[bytes, Node]] = []
     linked: dict[int, bytes] = {}
     for count, (name, node) in enumerate(reader.walk(), 1):
-        path = b"/" + name
+        path = root + b"/" + name
         try:
             if node.kind is Kind.DIRECTORY:
                 folders.append((path, node))

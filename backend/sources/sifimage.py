@@ -1,136 +1,123 @@
-"""The image in an OCI-SIF file as a source, and any SIF file as an artifact (``oras://``)."""
+"""A SIF file as a source: its file systems as they are, or as the tar layers they stand for."""
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
 from typing import TYPE_CHECKING
 
-from backend.errors import FormatError, NotFoundError
+from backend.assembly import Assembly
+from backend.errors import FormatError, UsageError
 from backend.escape import one_line
+from backend.layers.export import GeneratedFile, tar_chunks
 from backend.oci import media
-from backend.oci.digest import Digest, digest_of, digest_of_range
-from backend.oci.image import Descriptor, Manifest, parse_manifest
+from backend.oci.digest import digest_of
+from backend.oci.image import Descriptor, Manifest
 from backend.oci.json import dump
-from backend.oci.source import RawManifest
-from backend.sif.file import SifFile
-from backend.sif.ocisif import image_of
-from backend.sources.tree import Region
+from backend.sif.contents import ImageTree
+from backend.sif.inspection import inspect_file
+from backend.sif.ocisif import read_ocisif
+from backend.sif.provenance import Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
-    from backend.reference import Reference
+    from backend.sif.inspection import Inspection
+    from backend.squashfs.reader import SquashfsReader
 
-_TITLE = "org.opencontainers.image.title"
-_CONFIG = b"{}"
+_ANY = digest_of(b"")
+"""The digest of a layer that is made while it is read."""
 
 
-class SifImage:
-    """One image whose blobs are parts of a file, or documents in memory.
+@contextlib.contextmanager
+def opened_sif(path: Path, *, as_tar: bool) -> Iterator[Assembly]:
+    """Give the image in a SIF file.
 
     Args:
-        raw: Its manifest; an attribute, too.
-        regions: The blobs in files.
-        documents: The other blobs.
-    """
-
-    def __init__(
-        self, raw: RawManifest, regions: dict[Digest, Region], documents: dict[Digest, bytes]
-    ) -> None:
-        self.raw = raw
-        self._regions = regions
-        self._documents = documents
-
-    async def fetch_manifest(self, reference: Reference) -> RawManifest:  # noqa: ARG002  (protocol)
-        """Return the manifest of the one image."""
-        return self.raw
-
-    async def stream_blob(
-        self,
-        reference: Reference,  # noqa: ARG002  (there is one image)
-        descriptor: Descriptor,
-        offset: int = 0,
-    ) -> AsyncGenerator[bytes]:
-        """Yield a blob's bytes from ``offset`` on, not verified.
-
-        Raises:
-            NotFoundError: There is no such blob.
-        """
-        if descriptor.digest in self._documents:
-            yield self._documents[descriptor.digest][offset:]
-            return
-        region = self._regions.get(descriptor.digest)
-        if region is None:
-            raise NotFoundError(f"the file has no blob {descriptor.digest}")
-        for chunk in region.chunks(offset):
-            yield chunk
-
-    def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
-        """Return None: a blob is a part of the file only."""
-        return None
-
-
-def open_ocisif(path: Path) -> SifImage:
-    """Return the image in an OCI-SIF, as it is stored.
+        path: An OCI-SIF or a native SIF.
+        as_tar: Give the layers as tar archives, which are made while they are read; otherwise
+            as the file systems that are in the file.
 
     Raises:
-        FormatError: The file is no OCI-SIF, or holds a writable overlay.
+        NotFoundError: There is no such file.
+        FormatError: It is no image.
+        UsageError: It holds a writable overlay or is a data container.
     """
-    with SifFile(path) as sif:
-        try:
-            image = image_of(sif)
-        except FormatError as error:
-            raise FormatError(
-                "non OCI SIF images can only be pushed to OCI registries via oras://",
-                hint=f"push {one_line(str(path))} to oras:// instead",
-            ) from error
-    if any(layer.is_overlay for layer in image.layers):
-        raise FormatError(
-            f"{one_line(str(path))} has a writable overlay",
-            hint="seal it first: singularity overlay seal FILE",
+    found = inspect_file(path)
+    if found.kind == "data":
+        raise UsageError(f"{one_line(str(path))} is a data container, no image")
+    source = _native_source(found) if found.kind == "sif" else _oci_source(path)
+    with ImageTree(path) as tree:
+        if tree.has_overlay:
+            raise UsageError(
+                f"{one_line(str(path))} holds a writable overlay",
+                hint=f"seal it first: sifdeck overlay seal {one_line(str(path))}",
+            )
+        stored = [layer for layer in found.layers if layer.filesystem == "squashfs"]
+        if len(stored) != len(tree.layers):
+            raise FormatError(f"{one_line(str(path))} holds file systems that are no squashfs")
+        kept = len(tree.layers) > 1
+        yield Assembly(
+            source=source,
+            layers=tuple(
+                Descriptor(
+                    media_type=media.OCI_LAYER if as_tar else media.SQUASHFS_LAYER,
+                    digest=_ANY,
+                    size=layer.size,
+                )
+                for layer in stored
+            ),
+            open_layer=functools.partial(_open_tar, tree, kept)
+            if as_tar
+            else lambda index: _Stretch(path, stored[index].offset, stored[index].size),
+            has_diff_ids=False,
         )
-    regions = {
-        layer.digest: Region(path=path, offset=layer.offset, size=layer.size)
-        for layer in image.layers
-    }
-    raw = RawManifest(
-        data=image.raw_manifest,
+
+
+def _oci_source(path: Path) -> Source:
+    image = read_ocisif(path)
+    return Source(
+        raw_manifest=image.raw_manifest,
+        raw_config=image.raw_config,
         media_type=image.manifest.media_type,
-        digest=image.manifest_digest,
     )
-    return SifImage(raw, regions, {image.manifest.config.digest: image.raw_config})
 
 
-def open_artifact(path: Path) -> SifImage:
-    """Return a whole SIF file, of any kind, as the artifact that SingularityCE's oras:// knows.
-
-    Raises:
-        FormatError: It is no SIF file.
-    """
-    with SifFile(path) as sif:
-        digest, size = digest_of_range(sif.fileno(), 0, sif.size), sif.size
-    title = {_TITLE: path.name}
+def _native_source(found: Inspection) -> Source:
+    """Return documents for a native SIF, which has none but the ``config`` object."""
+    config = dump(
+        {
+            "created": found.config.created,
+            "architecture": found.config.platform.architecture,
+            "os": "linux",
+            "config": dict(found.raw_config),
+            "rootfs": {"type": "layers", "diff_ids": [_ANY for _ in found.layers]},
+        }
+    )
+    described = Descriptor(media_type=media.OCI_CONFIG, digest=digest_of(config), size=len(config))
+    layer = Descriptor(media_type=media.OCI_LAYER, digest=_ANY, size=0)
     manifest = Manifest(
-        media_type=media.OCI_MANIFEST,
-        config=Descriptor(
-            media_type=media.SIF_CONFIG, digest=digest_of(_CONFIG), size=len(_CONFIG)
-        ),
-        layers=(
-            Descriptor(media_type=media.SIF_LAYER, digest=digest, size=size, annotations=title),
-        ),
+        media_type=media.OCI_MANIFEST, config=described, layers=(layer,) * len(found.layers)
     )
-    data = dump(manifest.to_json())
-    raw = RawManifest(data=data, media_type=media.OCI_MANIFEST, digest=digest_of(data))
-    region = Region(path=path, offset=0, size=size)
-    return SifImage(raw, {digest: region}, {manifest.config.digest: _CONFIG})
+    return Source(raw_manifest=dump(manifest.to_json()), raw_config=config)
 
 
-def require_squashfs(image: SifImage) -> None:
-    """Check what ``--layer-format squashfs`` asks for.
+def _open_tar(tree: ImageTree, kept: bool, index: int) -> BinaryIO:
+    reader: SquashfsReader = tree.layers[index]
+    return io.BufferedReader(GeneratedFile(tar_chunks(reader, is_layer=kept)), 1 << 20)
 
-    Raises:
-        FormatError: A layer is something else.
-    """
-    for layer in parse_manifest(image.raw.data, image.raw.media_type).layers:
-        if layer.media_type != media.SQUASHFS_LAYER:
-            raise FormatError(f"unexpected layer mediaType: {one_line(layer.media_type)}")
+
+class _Stretch(io.FileIO):
+    """Part of a file, read as if it were all."""
+
+    def __init__(self, path: Path, offset: int, size: int) -> None:
+        super().__init__(path)
+        self.seek(offset)
+        self._end = offset + size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = self._end - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, left)) or b""

@@ -137,11 +137,8 @@ def test_an_export_can_be_read_like_a_file(tmp_path: Path) -> None:
         assert generated.tell() == 100_003
         assert generated.read() == archive[100_003:]
 
-    def open_again() -> io.BufferedReader:
-        chunks = tar_chunks(SquashfsReader(image.open("rb")), is_layer=False)
-        return io.BufferedReader(GeneratedFile(chunks))
-
-    squashed = squash_layers(
-        [LayerSource(media_type="", open=open_again)], (tmp_path / "again").open("w+b")
-    )
+    with image.open("rb") as opened, (tmp_path / "again").open("w+b") as out:
+        chunks = tar_chunks(SquashfsReader(opened), is_layer=False)
+        generated = io.BufferedReader(GeneratedFile(chunks))
+        squashed = squash_layers([LayerSource(media_type="", open=lambda: generated)], out)
     assert squashed == squash_bytes(tmp_path / "third", archive)
