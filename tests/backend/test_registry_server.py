@@ -20,11 +20,25 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backend.errors import ExistsError, FormatError, NetworkError
+from backend.events import ignore
 from backend.labregistry.access import htpasswd_line, parse_htpasswd
 from backend.labregistry.server import Options, serving
 from backend.labregistry.tls import load_context, make_certificate
+from backend.pull import PullOptions, pull_image
+from backend.reference import parse
+from backend.registry.access import Access
+from backend.registry.credentials import Credentials, given_login
 from tests.support.embedded import embedded_registry, start_embedded
-from tests.support.images import MadeImage, busybox_layer, digest, image, write_layout
+from tests.support.flaky import Fault, flaky_proxy
+from tests.support.images import (
+    Entry,
+    MadeImage,
+    busybox_layer,
+    digest,
+    image,
+    layer,
+    write_layout,
+)
 from tests.support.registry import PASSWORD, USER, Registry
 
 if TYPE_CHECKING:
@@ -770,3 +784,26 @@ def test_oras_pushes_and_pulls(locked: Registry, tmp_path: Path) -> None:
     (found,) = reader.pull(there, outdir=str(tmp_path / "out"))
     assert Path(found).read_text() == "hello"
     assert reader.get_tags(there) == ["1"]
+
+
+@pytest.mark.registry
+def test_our_own_pull_through_a_bad_line(locked: Registry, tmp_path: Path) -> None:
+    locked.headers = basic()
+    if locked.request("GET", "/v2/")[0] == 401:
+        locked.headers = {"Authorization": f"Bearer {token(locked, 'repository:app:pull,push')}"}
+    noise = layer(Entry(name="noise", data=os.urandom(1 << 19)))
+    made = image([noise, busybox_layer()], config={"Cmd": ["true"]})
+    locked.push(made, "app", "1.0")
+    base = json.loads(made.manifest)["layers"][0]["digest"]
+    cut = Fault(path=f"GET .*{base}", kind="cut", after=300_000)
+    busy = Fault(path="GET /v2/app/manifests", kind="status", status=503)
+    with flaky_proxy(locked.host, cut, busy) as proxy:
+        options = PullOptions(
+            access=Access(credentials=Credentials(login=given_login(USER, PASSWORD))),
+            cache=tmp_path / "cache",
+        )
+        reference = parse(f"docker://{proxy.host}/app:1.0")
+        pull_image(reference, tmp_path / "app.sif", options, ignore)
+        resumed = [one.headers["range"] for one in proxy.requests if "range" in one.headers]
+    assert resumed == ["bytes=300000-"]
+    assert (tmp_path / "app.sif").stat().st_size > 1 << 19
