@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from backend.build.request import BuildRequest
+    from backend.pull import PullOptions
     from backend.reference import Reference
 
 P = ParamSpec("P")
@@ -99,7 +100,7 @@ def build(
     tags = [_tag(text) for text in _many(options["tag"])]
     with ExitStack() as stack:
         image = pull_options(options, overwrite=bool(options["force"]) or flag("FORCE"))
-        request = _request(source, options, stack, plain_http=image.access.plain_http)
+        request = _request(source, options, image, stack)
         title = str(request.dockerfile or request.context)
         report = stack.enter_context(
             reporting(ctx, verb="build", title=title, target=str(target), as_json=as_json)
@@ -116,7 +117,7 @@ def build(
 
 
 def _request(
-    source: str, options: dict[str, object], stack: ExitStack, *, plain_http: bool
+    source: str, options: dict[str, object], image: PullOptions, stack: ExitStack
 ) -> BuildRequest:
     """Return what the command line asks for.
 
@@ -124,26 +125,25 @@ def _request(
         UsageError: It asks for something that makes no sense.
     """
     from backend.build.request import BuildRequest, parse_assignments, read_assignments
-    from backend.oci.platform import parse_platform
+    from backend.oci.platform import host_platform
 
     dockerfile, context = _places(source, str(options["dockerfile"] or ""), stack)
     arguments: dict[str, str] = {}
     for path in _many(options["build_arg_file"]):
         arguments |= read_assignments(Path(path))
-    platform = options["platform"] or options["arch"]
     return BuildRequest(
         dockerfile=dockerfile,
         context=context,
         build_args=arguments | parse_assignments(_many(options["build_arg"]), "--build-arg"),
         labels=parse_assignments(_many(options["label"]), "--label"),
         target=str(options["stage"]),
-        platform=parse_platform(str(platform)) if platform else None,
+        platform=None if image.platform == host_platform() else image.platform,
         secrets=_many(options["secret"]),
         ssh=_many(options["ssh"]),
         no_cache=bool(options["no_cache"]),
         pull=bool(options["pull"]),
         network=str(options["network"]),
-        plain_http=plain_http,
+        plain_http=image.access.plain_http,
         source_date_epoch=_epoch(options["source_date_epoch"], context),
     )
 
