@@ -279,9 +279,9 @@ def _program_probes() -> list[_Probe]:
                 ("fuse2fs", ("fuse2fs",), "ext3 overlays cannot be mounted", "fuse2fs"),
                 (
                     "network",
-                    ("pasta", "slirp4netns"),
-                    "--net gives no connection to the outside, and -p publishes nothing",
-                    "passt",
+                    ("slirp4netns",),
+                    "--net is refused, but for --network none",
+                    "slirp4netns",
                 ),
             )
         ),

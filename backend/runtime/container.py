@@ -14,8 +14,9 @@ from backend.runtime.environment import compose_environment
 from backend.runtime.identity import User, default_user, identify, read_caller
 from backend.runtime.image import find_user, read_image
 from backend.runtime.mounts import Place, plan_mounts
+from backend.runtime.options import Limits
 from backend.runtime.privileges import grant
-from backend.runtime.spec import Container, describe
+from backend.runtime.spec import Container, Grants, describe
 
 if TYPE_CHECKING:
     from backend.events import Report
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from backend.runtime.image import RunnableImage
     from backend.runtime.mounts import Mounts
     from backend.runtime.options import RunOptions
-    from backend.runtime.plan import Namespace, Plan, Rootfs
+    from backend.runtime.plan import Cgroup, Namespace, Plan, Rootfs
 
 _DEFAULT_UMASK = 0o022
 
@@ -55,8 +56,12 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
         host_home=caller.home,
         cwd=os.getcwd(),
     )
-    mounts = plan_mounts(options, identity, place, storage.find_data(options.binds))
-    container = _describe(runnable, options, identity, mounts)
+    grants = _find_devices(options)
+    if grants.hooks and runtime.kind == "builtin":
+        raise LaunchError("the built-in runtime calls no hooks", hint="use crun or runc")
+    data = storage.find_data(options.binds)
+    mounts = plan_mounts(options, identity, place, data, grants)
+    container = _describe(runnable, options, identity, mounts, grants)
     return _assemble(container, mounts, runtime, (runnable, options, caller), report)
 
 
@@ -67,6 +72,14 @@ def become_launcher(wanted: Plan) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, str(descriptor)])
+
+
+def _find_devices(options: RunOptions) -> Grants:
+    if not options.devices and not options.gpu:
+        return Grants()
+    from backend.runtime.devices import find_devices
+
+    return find_devices(options)
 
 
 def _choose_user(runnable: RunnableImage, options: RunOptions, caller: Caller) -> User:
@@ -96,7 +109,11 @@ def _home(options: RunOptions, user: User) -> str:
 
 
 def _describe(
-    runnable: RunnableImage, options: RunOptions, identity: Identity, mounts: Mounts
+    runnable: RunnableImage,
+    options: RunOptions,
+    identity: Identity,
+    mounts: Mounts,
+    devices: Grants,
 ) -> Container:
     """Return what config.json says."""
     place = mounts.place
@@ -108,7 +125,7 @@ def _describe(
     return Container(
         identity=identity,
         arguments=choose_arguments(runnable, options),
-        environment=compose_environment(runnable, options, place.home or "/"),
+        environment=compose_environment(runnable, options, place.home or "/", devices),
         working_dir=working_dir,
         terminal=(terminal.lines, terminal.columns) if terminal else None,
         umask=_DEFAULT_UMASK if options.umask is None else options.umask,
@@ -119,6 +136,7 @@ def _describe(
         own_network=options.network == "none",
         read_only=not (options.compat or options.writable or options.writable_tmpfs),
         keep_groups=options.keep_groups,
+        hooks=devices.hooks,
     )
 
 
@@ -149,6 +167,17 @@ def _assemble(
         "runtime": engine.run_command(runtime, session=session, name=f"sifdeck-{os.getpid()}"),
         "runtime_kind": runtime.kind,
         "terminal": container.terminal is not None,
+        "network": _network(options),
+        "ports": [
+            {
+                "host": port.host,
+                "container": port.container,
+                "protocol": port.protocol,
+                "address": port.address,
+            }
+            for port in options.publish
+        ],
+        "cgroup": _cgroup(options),
         "exit_file": "",
         "ready": -1,
     }
@@ -172,6 +201,34 @@ def _filter(runtime: Engine, document: dict[str, object]) -> bytes:
     from backend.runtime.seccomp import compile_filter
 
     return compile_filter(linux["seccomp"])
+
+
+def _network(options: RunOptions) -> str:
+    """Return the program that connects a private network; empty without one.
+
+    Raises:
+        LaunchError: There is none.
+    """
+    if options.network != "private":
+        return ""
+    program = host.find_program("slirp4netns")
+    if not program:
+        raise LaunchError(
+            "cannot connect a private network",
+            why="slirp4netns is not installed",
+            hint="an administrator can install it (apt install slirp4netns); "
+            "--net --network none needs nothing",
+        )
+    return program
+
+
+def _cgroup(options: RunOptions) -> Cgroup | None:
+    if options.limits == Limits():
+        return None
+    from backend.runtime.cgroups import check
+
+    folder, wanted = check(options.limits)
+    return {"folder": folder, "settings": wanted}
 
 
 def _rootfs(container: Container, home: str) -> Rootfs:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from backend.runtime.spec import PATH
+from backend.runtime.spec import LIBRARIES, PATH
 
 if TYPE_CHECKING:
     from backend.runtime.image import RunnableImage
     from backend.runtime.options import RunOptions
+    from backend.runtime.spec import Grants
 
 _PREFIXES = ("APPTAINERENV_", "SINGULARITYENV_", "SIFDECKENV_")
 """``SINGULARITYENV_X=1`` on the host is ``X=1`` in the container; the last one wins."""
@@ -17,9 +18,13 @@ _PREFIXES = ("APPTAINERENV_", "SINGULARITYENV_", "SIFDECKENV_")
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 _PASSED = ("TERM", *_PROXIES, *(name.upper() for name in _PROXIES))
 """What the host's environment gives to any container."""
+_KEPT_BACK = frozenset({"HOME", "PATH", "LD_LIBRARY_PATH"})
+"""What it does not give to one that takes the rest of it over."""
 
 
-def compose_environment(runnable: RunnableImage, options: RunOptions, home: str) -> dict[str, str]:
+def compose_environment(
+    runnable: RunnableImage, options: RunOptions, home: str, devices: Grants
+) -> dict[str, str]:
     """Return the container's environment; later sources win, as in SingularityCE.
 
     The image's, then ``SINGULARITYENV_X``, then the user's ``--env-file`` and ``--env``; at last
@@ -27,6 +32,10 @@ def compose_environment(runnable: RunnableImage, options: RunOptions, home: str)
     """
     found = dict(_pairs(runnable.env))
     found.setdefault("PATH", PATH)
+    found.update(_pairs(tuple(devices.environment)))
+    if any(target.startswith(LIBRARIES) for _, target, _ in devices.mounts):
+        before = found.get("LD_LIBRARY_PATH", "")
+        found["LD_LIBRARY_PATH"] = f"{before}:{LIBRARIES}" if before else LIBRARIES
     found["SINGULARITY_CONTAINER"] = runnable.path
     found["SINGULARITY_NAME"] = runnable.name
     for prefix in _PREFIXES:
@@ -39,9 +48,11 @@ def compose_environment(runnable: RunnableImage, options: RunOptions, home: str)
     if after := found.pop("APPEND_PATH", ""):
         found["PATH"] = f"{found['PATH']}:{after}"
     found.setdefault("HOME", home)
-    for name in _PASSED:
-        if name in os.environ:
-            found.setdefault(name, os.environ[name])
+    keep_all = not options.compat and not options.clean_environment
+    for name, value in os.environ.items():
+        is_own = name in _KEPT_BACK or name.startswith(_PREFIXES)
+        if name in _PASSED or (keep_all and not is_own):
+            found.setdefault(name, value)
     if options.action == "shell":
         found.setdefault("PS1", "sifdeck> ")
     return found

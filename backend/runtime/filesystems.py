@@ -38,13 +38,23 @@ class Servers:
         self.relay = 0
         self.broken = False
 
-    def start(self, argv: list[str], *, keep: int = -1, may_mount: bool = False) -> None:
+    def start(
+        self,
+        argv: list[str],
+        *,
+        keep: int = -1,
+        may_mount: bool = False,
+        after: tuple[int, int] = (-1, -1),
+        log: str = "",
+    ) -> None:
         """Start a server in a session of its own, so that no Ctrl-C reaches it.
 
         Args:
             argv: Absolute path and arguments.
             keep: Descriptor that the server inherits.
             may_mount: Let it keep our capabilities, to mount by itself.
+            log: Where a talkative server's messages go; without, they are the user's to see.
+            after: A pipe; the server starts when its writing end, the second, is closed here.
         """
         parent = os.getpid()
         pid = os.fork()
@@ -54,9 +64,14 @@ class Servers:
         try:
             os.setsid()
             kernel.die_with_parent(parent)
+            if after[0] >= 0:
+                os.close(after[1])
+                os.read(after[0], 1)
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, 0)
             os.dup2(nowhere, 1)
+            if log:
+                os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), 2)
             if keep >= 0:
                 os.set_inheritable(keep, True)
             if may_mount:

@@ -22,7 +22,17 @@ import signal
 import sys
 
 from backend.errors import LaunchError, explain
-from backend.runtime import attached, filesystems, kernel, namespaces, plan, relay, rootfs
+from backend.runtime import (
+    attached,
+    cgroups,
+    filesystems,
+    kernel,
+    namespaces,
+    network,
+    plan,
+    relay,
+    rootfs,
+)
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
@@ -67,11 +77,15 @@ def _translate(wanted: Plan, error: OSError) -> LaunchError:
 
 def _launch(wanted: Plan) -> int:
     kind = wanted["runtime_kind"]
+    if wanted["cgroup"]:
+        cgroups.enter(wanted["cgroup"])
     terminal = attached.Terminal() if wanted["terminal"] else None
     _enter(wanted)
     servers = filesystems.Servers()
     try:
         _mount_all(wanted, servers)
+        if wanted["network"]:
+            network.connect(servers, wanted["network"], wanted["ports"], wanted["session"])
         rootfs.prepare(f"{wanted['session']}/bundle/rootfs", wanted["rootfs"])
         config = f"{wanted['session']}/bundle/config.json"
         _write(config, wanted["config"])

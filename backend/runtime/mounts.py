@@ -19,8 +19,13 @@ if TYPE_CHECKING:
     from backend.runtime.identity import Identity
     from backend.runtime.options import RunOptions
     from backend.runtime.plan import Source
+    from backend.runtime.spec import Grants
 
 STRICT = ("nosuid", "noexec", "nodev")
+_CDI_OPTIONS = frozenset({"ro", "rw", "noexec"})
+"""Options of a mount in a CDI file that are taken over; the others are ours anyway."""
+_SLIRP_DNS = "10.0.2.3"
+"""Where slirp4netns answers questions for names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +85,11 @@ def plain(path: str) -> Source:
 
 
 def plan_mounts(
-    options: RunOptions, identity: Identity, place: Place, data: Sequence[Source]
+    options: RunOptions,
+    identity: Identity,
+    place: Place,
+    data: Sequence[Source],
+    devices: Grants,
 ) -> Mounts:
     """Return everything that is mounted.
 
@@ -89,6 +98,7 @@ def plan_mounts(
         identity: Who runs.
         place: Where.
         data: What each bind of an image, in order, is for the launcher.
+        devices: What the container's devices need.
 
     Raises:
         UsageError: Options that exclude each other.
@@ -106,6 +116,11 @@ def plan_mounts(
         access += [] if options.allow_setuid else ["nosuid"]
         source = next(images) if bind.is_image else plain(bind.source)
         mounts.bind(source, bind.target, *access)
+    for host_path, target in devices.nodes:
+        mounts.bind(plain(host_path), target, "nosuid", "noexec", "rw")
+    for host_path, target, more in devices.mounts:
+        safe = [option for option in more if option in _CDI_OPTIONS]
+        mounts.bind(plain(host_path), target, "nosuid", "nodev", *safe)
     _network_files(mounts, options)
     return mounts
 
@@ -175,8 +190,9 @@ def _host_folders(mounts: Mounts, options: RunOptions) -> None:
 def _network_files(mounts: Mounts, options: RunOptions) -> None:
     """Show how to find other hosts, unless the user has shown something else there."""
     taken = {bind.target for bind in options.binds} | options.no_mount
-    if options.dns and "/etc/resolv.conf" not in taken:
-        text = "".join(f"nameserver {address}\n" for address in options.dns)
+    servers = options.dns or ((_SLIRP_DNS,) if options.network == "private" else ())
+    if servers and "/etc/resolv.conf" not in taken:
+        text = "".join(f"nameserver {address}\n" for address in servers)
         source: Source = {"kind": "text", "path": "", "offset": 0, "text": text}
         mounts.bind(source, "/etc/resolv.conf", "ro", *STRICT)
         taken.add("/etc/resolv.conf")

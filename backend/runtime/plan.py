@@ -42,6 +42,20 @@ if TYPE_CHECKING:
         path: str
         offset: int
 
+    class Port(TypedDict):
+        """A port of a private network that the host shows, at ``address`` or everywhere."""
+
+        host: int
+        container: int
+        protocol: str
+        address: str
+
+    class Cgroup(TypedDict):
+        """Where a group of our own is made, and the files that are written in it."""
+
+        folder: str
+        settings: dict[str, str]
+
     class Rootfs(TypedDict):
         """What to prepare in the root file system before the runtime starts.
 
@@ -86,6 +100,9 @@ if TYPE_CHECKING:
         runtime: list[str]
         runtime_kind: str
         terminal: bool
+        network: str
+        ports: list[Port]
+        cgroup: Cgroup | None
         exit_file: str
         ready: int
 

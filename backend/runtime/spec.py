@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What an image without a PATH gets."""
 
+LIBRARIES = "/.singularity.d/libs"
+"""Where SingularityCE puts a host's libraries; on every container's library path."""
+
 KEEP_GROUPS = {"run.oci.keep_original_groups": "1"}
 """crun's annotation for leaving the supplementary groups as they are."""
 
@@ -51,6 +54,23 @@ class Privileges:
     ambient: AbstractSet[str] = frozenset()
     forbid_new: bool = False
     seccomp: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Grants:
+    """What a container gets for its devices.
+
+    Attributes:
+        nodes: (host path, container path) of device nodes.
+        mounts: (host path, container path, options).
+        environment: ``NAME=value``.
+        hooks: By stage, as the runtime specification has them.
+    """
+
+    nodes: list[tuple[str, str]] = field(default_factory=list)
+    mounts: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
+    environment: list[str] = field(default_factory=list)
+    hooks: dict[str, list[dict[str, object]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
