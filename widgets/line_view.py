@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -128,7 +128,9 @@ class LineView(ScrollView, can_focus=True):
 
     def grown(self) -> None:
         """Show lines that were added to the source."""
-        self.virtual_size = Size(self.size.width, len(self._source))
+        # Wrapped, the last line must be able to stand at the top: lines are taller than one.
+        spare = max(0, self.size.height - 1) if self.wrapping else 0
+        self.virtual_size = Size(self.size.width, len(self._source) + spare)
         if self.following:
             self._to_end()
         self._rows = []
@@ -315,7 +317,7 @@ class LineView(ScrollView, can_focus=True):
             return Strip.blank(width, base)
         number, part = self._rows[y]
         begin = part * width if self.wrapping else self._left
-        strip = self._strip(number, base)
+        strip = self._selected(self._strip(number, base), number)
         return strip.crop_extend(begin, begin + width, base).apply_offsets(begin, number)
 
     def _strip(self, number: int, base: Style) -> Strip:
@@ -325,6 +327,19 @@ class LineView(ScrollView, can_focus=True):
         ]
         strip = Strip(pieces)
         return self._lit(strip, self._light, number) if self._light else strip
+
+    def _selected(self, strip: Strip, number: int) -> Strip:
+        """Return a line with what the mouse has selected of it."""
+        span = self.text_selection.get_span(number) if self.text_selection else None
+        if span is None:
+            return strip
+        text = strip.text
+        first, last = span
+        begin = cell_len(text[:first])
+        end = strip.cell_length if last < 0 else cell_len(text[:last])
+        style = self.screen.get_component_rich_style("screen--selection", partial=True)
+        parts = strip.crop(0, begin), _over(strip.crop(begin, end), style), strip.crop(end)
+        return Strip.join(parts)
 
     def _lit(self, strip: Strip, wanted: re.Pattern[str], number: int) -> Strip:
         """Return a line with its matches lit up."""
@@ -343,10 +358,21 @@ class LineView(ScrollView, can_focus=True):
 
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """Return the text that was selected with the mouse."""
-        lines = [ansi.plain(self._source.line(number)) for number in range(*self._span(selection))]
-        first = self._span(selection)[0]
-        shifted: Any = "\n" * first + "\n".join(lines)
-        return selection.extract(shifted), "\n"
+        first, end = self._span(selection)
+        lines = [ansi.plain(self._source.line(number)) for number in range(first, end)]
+        if not lines:
+            return None
+        # The last line first: cutting the first one would move its columns.
+        if selection.end:
+            lines[-1] = lines[-1][: selection.end.x]
+        if selection.start:
+            lines[0] = lines[0][selection.start.x :]
+        return "\n".join(lines), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        """Draw what is selected now."""
+        del selection
+        self.refresh()
 
     def _span(self, selection: Selection) -> tuple[int, int]:
         begin = selection.start.y if selection.start else 0

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from textual import work
+from textual import on, work
+from textual.message import Message
+from textual.worker import get_current_worker
 
-from app.inspection import inspect_file
+from app.commands import BY_ID, CommandLine
+from app.inspection import file_lines, inspect_file
 from app.requests import RunRequested
 from app.screens.inspector import Inspector
 from app.screens.view import Text, ViewScreen, bindings
 from app.words import short_path
 from backend.errors import BackendError
+from backend.escape import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -22,6 +27,13 @@ if TYPE_CHECKING:
     from app.board import Board
     from app.desk import Desk
     from backend.catalog import Image
+
+
+@dataclass
+class _FilesRead(Message):
+    """The files of the image were listed."""
+
+    lines: list[str]
 
 
 class ImageScreen(ViewScreen):
@@ -45,17 +57,38 @@ class ImageScreen(ViewScreen):
         self.query_one(Text).focus()
         self._load()
 
-    @work(exclusive=True, group="image")
-    async def _load(self) -> None:
+    def _load(self) -> None:
         inspector = self.query_one(Inspector)
         try:
-            inspector.show(self.image.title, inspect_file(Path(self.image.path)))
+            pages = inspect_file(Path(self.image.path))
         except BackendError as error:
-            inspector.show(self.image.title, {"Problem": [error.message, error.why, error.hint]})
+            pages = {"Problem": [error.message, error.why, error.hint]}
+        else:
+            pages = {**pages, "Files": ["reading ..."]}
+            self._load_files()
+        inspector.show(self.image.title, pages)
+
+    @work(thread=True, exclusive=True, group="files")
+    def _load_files(self) -> None:
+        worker = get_current_worker()
+        try:
+            lines = file_lines(Path(self.image.path), lambda: worker.is_cancelled)
+        except (BackendError, OSError) as error:
+            lines = [one_line(str(error))]
+        if not worker.is_cancelled:
+            self.post_message(_FilesRead(lines))
+
+    @on(_FilesRead)
+    def _show_files(self, event: _FilesRead) -> None:
+        self.query_one(Inspector).replace("Files", event.lines)
 
     def subject(self) -> Mapping[str, str]:
         """Return the image."""
         return {"image": short_path(self.image.path), "reference": self.image.title}
+
+    def command(self) -> CommandLine:
+        """Return what prints the same."""
+        return BY_ID["images.open"].command(self.subject())
 
     def action_next_tab(self) -> None:
         """Show the next page."""

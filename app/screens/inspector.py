@@ -14,6 +14,8 @@ from widgets.status_line import StatusLine
 from widgets.view_tabs import ViewTabs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from textual.app import ComposeResult
 
     from app.inspection import Pages
@@ -39,6 +41,12 @@ class Inspector(Vertical):
         self.query_one(StatusLine).show(one_line(title))
         self.query_one(ViewTabs).rename({name: name for name in pages})
         self._show_page()
+
+    def replace(self, page: str, lines: Sequence[str]) -> None:
+        """Show other lines on one page."""
+        self._pages = {**self._pages, page: lines}
+        if page == self.page:
+            self._show_page()
 
     @property
     def page(self) -> str:

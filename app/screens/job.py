@@ -6,15 +6,18 @@ import shlex
 from typing import TYPE_CHECKING
 
 from textual import on
+from textual.containers import Horizontal
 
 from app.commands import CommandLine
 from app.requests import CommandRequested, RetryRequested
-from app.screens.view import Text, ViewScreen, bindings
+from app.screens.view import List, Text, ViewScreen, bindings
 from app.trouble import Trouble, trouble_of_event, without_secrets
+from app.words import duration
 from backend.escape import one_line
 from backend.logfile import LogFile
 from widgets import ansi
 from widgets.line_view import LineView
+from widgets.roster import Column, Roster
 from widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from app.board import Board, JobRow
     from app.desk import Desk
+    from backend.events import Step
     from backend.jobs import Job
 
 _REPORTED = 50
@@ -46,7 +50,9 @@ class JobScreen(ViewScreen):
         """Return title and log."""
         yield StatusLine(id="title", classes="pane-title")
         name = f"sifdeck-job-{self.job.number}.log"
-        yield Text(follow=True, empty="Nothing printed yet.", save_as=name, id="log")
+        with Horizontal(id="panes"):
+            yield List(_STEP_COLUMNS, key=lambda step: step.number, id="steps")
+            yield Text(follow=True, empty="Nothing printed yet.", save_as=name, id="log")
 
     def on_mount(self) -> None:
         """Show the log."""
@@ -68,7 +74,27 @@ class JobScreen(ViewScreen):
         super().show_board()
         if self._log.refresh():
             self.text.grown()
+        self._show_steps()
         self._show_title()
+
+    def _show_steps(self) -> None:
+        """Show the steps of a build, the one that runs under the cursor."""
+        row = self.board.want(self.job.number)
+        progress = row.progress if row else None
+        steps = [step for _, step in sorted(progress.steps.items())] if progress else []
+        pane = self.query_one("#steps", List)
+        pane.display = bool(steps)
+        pane.show(steps)
+        if progress and progress.step and not pane.has_focus:
+            pane.select(progress.step.number)
+
+    @on(Roster.Opened, "#steps")
+    def _find_step(self) -> None:
+        """Go to where a step begins in the log."""
+        step = self.query_one("#steps", List).current
+        if step:
+            self.text.find(step.name[:60])
+            self.text.focus()
 
     @on(LineView.Changed)
     def _show_title(self) -> None:
@@ -111,6 +137,26 @@ class JobScreen(ViewScreen):
                 go="Cancel the job",
             )
         )
+
+
+def _step_note(step: Step) -> str:
+    if step.state == "failed":
+        return "FAILED"
+    return duration(step.seconds) if step.seconds else step.state
+
+
+_STEP_TONES = {"failed": "bad", "running": "good", "waiting": "dim"}
+_STEP_COLUMNS: tuple[Column[Step], ...] = (
+    Column(key="number", title="STEP", width=4, right=True, text=lambda step: str(step.number)),
+    Column(key="name", title="", width=12, stretch=True, text=lambda step: step.name),
+    Column(
+        key="state",
+        title="",
+        width=8,
+        text=_step_note,
+        tone=lambda step: _STEP_TONES.get(step.state, ""),
+    ),
+)
 
 
 def show_failure(screen: ViewScreen, row: JobRow) -> None:

@@ -1,0 +1,367 @@
+"""What the deck promises (the study's list of acceptance tests), where no other test has it.
+
+Start-up, signals, hand-over and lost terminals are in ``tests/e2e/test_deck_tmux.py``, the
+table of actions in ``test_deck_commands.py``, pictures at several sizes in
+``test_deck_pictures.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from app import clipboard
+from app.clipboard import osc52
+from app.screens.view import List, Text
+from app.themes import THEMES, choose_theme
+from app.trouble import Trouble, without_secrets
+from backend.catalog import Image
+from backend.config import Config, CustomCommand
+from backend.events import Blob, Failed, Started
+from tests.support.decks import make_deck, make_desk, make_images, settle, write_job
+from widgets import ansi
+from widgets.line_view import Document, LineView
+from widgets.roster import Roster, middle_cut
+
+if TYPE_CHECKING:
+    from app.deck import Deck
+
+TOKEN = "ghp_S3cretS3cretS3cretS3cret"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "images"
+    make_images(path)
+    monkeypatch.chdir(path)
+    monkeypatch.setenv("SIFDECK_STATE_DIR", str(tmp_path / "state"))
+    return path
+
+
+@pytest.fixture
+def app(folder: Path, tmp_path: Path) -> Deck:
+    return make_deck(make_desk(folder, state=tmp_path / "state"))
+
+
+def roster(app: Deck) -> Roster[Any]:
+    return app.screen.query_one("#list", List)
+
+
+# 1: the command line needs none of the deck
+
+
+def test_the_command_line_loads_nothing_of_the_deck() -> None:
+    code = (
+        "import sys, app.cli.main, app.cli.deck, app.cli.ls, app.cli.keys, app.commands\n"
+        "print([name for name in ('textual', 'rich', 'asyncio', 'widgets') if name in sys.modules])"
+    )
+    printed = subprocess.run(
+        (sys.executable, "-c", code),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    ).stdout
+    assert printed.strip() == "[]"
+
+
+# 3: lists of any length
+
+
+async def test_a_hundred_thousand_rows_draw_one_screen(
+    app: Deck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = [
+        Image(path=f"/images/{number}.sif", kind="sif", name=f"name-{number}", tag="1")
+        for number in range(100_000)
+    ]
+    drawn: list[int] = []
+    line = Roster._line
+
+    def counted(self: Roster[Any], place: int, width: int) -> Any:
+        drawn.append(place)
+        return line(self, place, width)
+
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        monkeypatch.setattr(Roster, "_line", counted)
+        roster(app).show(images)
+        await pilot.pause()
+        await pilot.press("G")
+        await pilot.pause()
+        assert roster(app).cursor == 99_999
+        assert len(set(drawn)) < 100
+        roster(app).filter("name-99999")
+        assert len(roster(app).shown) == 1
+
+
+# 4: logs of any kind
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("\x1b[31mred\x1b[0m plain", "red plain"),
+        ("\x1b[38;5;200mpink\x1b[38;2;1;2;3mrgb\x1b[m", "pinkrgb"),
+        ("\x1b]0;title\x07after", "after"),
+        ("\x1b]52;c;cm0gLXJm\x1b\\after", "after"),
+        ("\x1bPq#0\x1b\\after", "after"),
+        ("\x1b[2J\x1b[1;1Hafter", "after"),
+        ("\x1b[?1049h\x1b[?1000hafter", "after"),
+        ("a\x1b[999999999999999999999mb", "ab"),
+        ("a\x08\x07b", "a\\x08\\x07b"),
+        ("\x9b31mred", "red"),
+        ("unfinished\x1b[31", "unfinished"),
+        ("\u202egnp.exe", "\\u202egnp.exe"),
+        ("a\tb", "a       b"),
+    ],
+)
+def test_sequences_are_colours_or_nothing(line: str, text: str) -> None:
+    assert ansi.plain(line) == text
+
+
+def test_colours_are_those_asked_for() -> None:
+    red, after, blue = ansi.segments("\x1b[1;31mred\x1b[0mafter\x1b[104mblue")
+    assert red.style is not None
+    assert (str(red.style), red.text) == ("bold color(1)", "red")
+    assert not after.style
+    assert blue.style is not None
+    assert blue.style.bgcolor is not None
+
+
+async def test_a_long_text_is_wrapped_and_scrolled(app: Deck, tmp_path: Path) -> None:
+    log = "x" * 90_000 + "\n" + "".join(f"{n:3}%\r" for n in range(101)) + "done\n" + "end\n"
+    write_job(tmp_path / "state" / "jobs", 1, log=log)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("3", "enter")
+        await settle(pilot)
+        view = app.screen.query_one("#log", Text)
+        assert view.line_count == 3
+        assert "done" in ansi.plain(view.source.line(1))
+        await pilot.press("g", "w")
+        assert view.wrapping
+        await pilot.press("G")
+        shown = [view.render_line(y).text.rstrip() for y in range(view.size.height)]
+        assert "end" in shown
+        await pilot.press("w", "g", "right")
+        assert view.render_line(0).text == "x" * view.size.width
+
+
+# 5 and 7: jobs go on without us
+
+
+async def test_what_ended_meanwhile_is_said_at_the_next_start(folder: Path, tmp_path: Path) -> None:
+    desk = make_desk(folder, state=tmp_path / "state")
+    desk.memory.seen = 1_000.0
+    write_job(tmp_path / "state" / "jobs", 1, status=0)
+    write_job(tmp_path / "state" / "jobs", 2, status=1, events=(Failed(message="no"),))
+    app = make_deck(desk)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert any("2 jobs ended" in notice and "1 of them" in notice for notice in app._notices)
+    assert desk.memory.seen == desk.now()
+
+
+async def test_a_job_of_another_deck_shows_its_progress(app: Deck, tmp_path: Path) -> None:
+    blob = Blob(
+        digest="sha256:" + "0" * 64, role="layer", index=0, state="downloading", done=5, size=10
+    )
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        write_job(
+            tmp_path / "state" / "jobs",
+            9,
+            status=None,
+            events=(Started(verb="pull", title="docker://x/y"), blob),
+        )
+        await pilot.press("ctrl+r")
+        await settle(pilot)
+        assert [row.progress.fraction for row in app.board.active if row.progress] == [0.5]
+
+
+# 8 and 16 colours
+
+
+@pytest.mark.parametrize(
+    ("environment", "theme"),
+    [
+        ({"TERM": "xterm-256color"}, "sifdeck-dark"),
+        ({"TERM": "tmux-256color"}, "sifdeck-dark"),
+        ({"TERM": "xterm", "COLORTERM": "truecolor"}, "sifdeck-dark"),
+        ({"TERM": "linux"}, "ansi-dark"),
+        ({"TERM": "screen"}, "ansi-dark"),
+        ({"TERM": "xterm-256color", "NO_COLOR": "1"}, "ansi-dark"),
+        ({"TERM": "xterm-256color", "NO_COLOR": ""}, "sifdeck-dark"),
+    ],
+)
+def test_the_theme_fits_the_terminal(environment: dict[str, str], theme: str) -> None:
+    assert choose_theme(environment) == theme
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", THEMES, ids=lambda theme: theme.name)
+def test_colours_of_words_stand_out(theme: Any) -> None:
+    for words in ("foreground", "primary", "accent", "success", "warning", "error"):
+        for ground in ("background", "surface", "panel"):
+            pair = sorted(luminance(getattr(theme, name)) for name in (words, ground))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (words, ground)
+
+
+@pytest.mark.parametrize("size", [(60, 15), (80, 24), (100, 30), (200, 50)])
+@pytest.mark.parametrize("theme", ["sifdeck-dark", "ansi-dark"])
+async def test_every_view_opens_at_every_size(
+    folder: Path, tmp_path: Path, size: tuple[int, int], theme: str
+) -> None:
+    write_job(
+        tmp_path / "state" / "jobs", 1, status=None, events=(Started(verb="pull", title="x"),)
+    )
+    app = make_deck(make_desk(folder, state=tmp_path / "state"), theme=theme)
+    async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        for key in ("3", "2", "4", "1"):
+            await pilot.press(key)
+            await pilot.pause()
+            assert "needs 60 columns" not in app.export_screenshot(simplify=True)
+
+
+async def test_too_small_a_screen_says_so(app: Deck) -> None:
+    async with app.run_test(size=(50, 12)) as pilot:
+        await settle(pilot)
+        assert "60" in app.export_screenshot(simplify=True)
+        assert app.screen.query_one("#too-small").display
+        assert not app.screen.query_one("#header").display
+
+
+# 9: copying
+
+
+def test_osc_52_is_wrapped_for_screen_and_refused_where_it_would_be_rubbish() -> None:
+    plain = osc52("text", {"TERM": "xterm-256color"})
+    assert plain == "\x1b]52;c;dGV4dA==\x07"
+    assert osc52("text", {"TERM": "screen"}) == f"\x1bP{plain}\x1b\\"
+    assert osc52("text", {"TERM": "screen", "TMUX": "x"}) == plain
+    for term in ("dumb", "linux", ""):
+        assert osc52("text", {"TERM": term}) == ""
+    assert osc52("x" * 80_000, {"TERM": "xterm"}) == ""
+
+
+async def test_a_copy_is_always_in_a_file_of_ours(
+    app: Deck, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("TMUX", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "dumb")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        said = await clipboard.copy("sifdeck ls", app)
+    file = tmp_path / "state" / "clip.txt"
+    assert said == f"to {file}"
+    assert file.read_text() == "sifdeck ls"
+    assert file.stat().st_mode & 0o077 == 0
+
+
+# 10: no secret anywhere
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Authorization: Bearer {TOKEN}",
+        f"authorization: Basic {TOKEN}",
+        f"https://alice:{TOKEN}@registry.example/v2/",
+        f"password={TOKEN}",
+        f"SINGULARITY_DOCKER_PASSWORD={TOKEN}",
+        f"--password {TOKEN}",
+        f"GITHUB_TOKEN: {TOKEN}",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl",
+    ],
+)
+def test_reports_hold_no_secret(text: str) -> None:
+    trouble = Trouble(title="pull failed", what=text, why=text, detail=text, log=[text])
+    report = trouble.report()
+    assert TOKEN not in report
+    assert "c2lnbmF0dXJl" not in report
+    assert "***" in without_secrets(text)
+
+
+# Settings in the deck
+
+
+async def test_keys_are_bound_anew_and_clashes_are_said(folder: Path, tmp_path: Path) -> None:
+    config = Config(keys={"images.sort": "ctrl+t", "images.filter": "p"})
+    app = make_deck(make_desk(folder, state=tmp_path / "state", config=config))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("ctrl+t")
+        await pilot.pause()
+        assert len(app.screen_stack) == 2
+        assert any("images.filter" in notice for notice in app._notices)
+
+
+async def test_a_custom_command_is_run_as_an_argument_list(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[tuple[str, ...]] = []
+
+    async def run(_app: object, argv: tuple[str, ...], _shown: str) -> int:
+        ran.append(tuple(argv))
+        return 0
+
+    monkeypatch.setattr("app.deck.run_foreground", run)
+    nasty = folder / "a b; rm -rf x.sif"
+    os.link(folder / "old-env.sif", nasty)
+    command = CustomCommand(name="Scan", argv=("scan", "--of={image}"), view="images")
+    config = Config(commands=(command,))
+    app = make_deck(make_desk(folder, state=tmp_path / "state", config=config))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert roster(app).select(str(nasty))
+        app.screen.do_custom(command)  # type: ignore[attr-defined]
+        await settle(pilot)
+    assert ran == [("scan", f"--of={nasty.name}")]
+
+
+async def test_how_a_list_was_sorted_is_remembered(folder: Path, tmp_path: Path) -> None:
+    desk = make_desk(folder, state=tmp_path / "state")
+    for expected in ("size", "-size"):
+        app = make_deck(desk)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            await pilot.press("o", "s")
+            await pilot.pause()
+        assert desk.memory.orders["images"] == expected
+
+
+# Small parts
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "cut"),
+    [
+        ("short", 10, "short"),
+        ("docker.io/library/python", 16, "docker..y/python"),
+        ("abcdef", 3, "abc"),
+    ],
+)
+def test_names_are_cut_in_their_middle(text: str, width: int, cut: str) -> None:
+    assert middle_cut(text, width) == cut
+
+
+def test_a_document_finds_lines() -> None:
+    import re
+
+    document = Document(["one", "two", "One"])
+    assert list(document.find(re.compile(b"one", re.IGNORECASE))) == [0, 2]
+    assert LineView().line_count == 0
