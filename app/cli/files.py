@@ -50,8 +50,8 @@ def list_files(image: Path, paths: tuple[str, ...], how: Listing) -> None:
     from backend.sif.contents import ImageTree
 
     with ImageTree(image) as tree:
-        if tree.has_overlay:
-            click.echo("WARNING: The writable overlay in the image is not shown", err=True)
+        if tree.overlay_problem:
+            click.echo(f"WARNING: Without the writable overlay: {tree.overlay_problem}", err=True)
         if how.layers:
             _echo_layers(tree, as_json=how.as_json)
             return
@@ -94,7 +94,7 @@ def _long_line(tree: ImageTree, name: bytes, file: File) -> str:
     if node.kind in {Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE}:
         size = "{}, {}".format(*split_device(node.device))
     time = datetime.fromtimestamp(node.mtime, UTC).strftime("%Y-%m-%d %H:%M")
-    layer = f" {file.layer + 1:>3}" if len(tree.layers) > 1 else ""
+    layer = f" {file.layer + 1:>3}" if len(tree.stack) > 1 else ""
     shown = one_line(os.fsdecode(name), limit=70000)
     if node.kind is Kind.SYMLINK:
         shown += f" -> {one_line(os.fsdecode(tree.readlink(file)), limit=70000)}"

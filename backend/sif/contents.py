@@ -4,6 +4,8 @@ The rules are overlayfs's, which both SingularityCE and we write: a character de
 what has its name below, ``trusted.overlay.opaque`` or ``user.overlay.opaque`` on a directory
 hides everything below it, directories are merged, and anything else hides what is below.
 
+A writable overlay in the file is the uppermost layer, unless it is in use.
+
 A tree is read lazily, one directory at a time; only :func:`survey` and
 :func:`directory_sizes` go through all of it.
 """
@@ -19,6 +21,7 @@ from backend.escape import one_line
 from backend.oci import media
 from backend.sif.file import SifFile, open_regular
 from backend.sif.ocisif import image_of
+from backend.sif.overlaylayer import OverlayLayer
 from backend.sif.records import MAGIC, DataType, FileSystem, PartitionKind
 from backend.squashfs.inode import Kind
 from backend.squashfs.reader import Node, SquashfsReader
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+Layer = SquashfsReader | OverlayLayer
 Parts = list[tuple[int, Node]]
 """One name in several layers: layer and inode, upper layer first."""
 OPAQUE = frozenset({b"trusted.overlay.opaque", b"user.overlay.opaque"})
@@ -83,7 +87,9 @@ class ImageTree:
     Attributes:
         path: As given.
         layers: A reader for each squashfs layer, base first.
-        has_overlay: Whether the file holds a writable ext3 overlay, which is not in the tree.
+        stack: The same, and above them the writable overlay, if it can be read.
+        has_overlay: Whether the file holds a writable ext3 overlay.
+        overlay_problem: Why the overlay is not in the tree; empty when it is, or there is none.
 
     Raises:
         NotFoundError: There is no such file.
@@ -92,15 +98,26 @@ class ImageTree:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        offsets, self.has_overlay = _find_layers(path)
+        self.overlay_problem = ""
+        offsets, overlay = _find_layers(path)
+        self.has_overlay = overlay is not None
         self._fd = open_regular(path)
         try:
             self.layers = tuple(SquashfsReader(self._fd, offset=offset) for offset in offsets)
+            upper = self._open_overlay(*overlay) if overlay else ()
+            self.stack: tuple[Layer, ...] = (*self.layers, *upper)
+            parts = _merged((i, self.stack[i].root) for i in reversed(range(len(self.stack))))
+            self.root = self._cut(parts)
         except BaseException:
             self.close()
             raise
-        parts = _merged((i, self.layers[i].root) for i in reversed(range(len(self.layers))))
-        self.root = self._cut(parts)
+
+    def _open_overlay(self, offset: int, size: int) -> tuple[Layer, ...]:
+        try:
+            return (OverlayLayer(self._fd, offset=offset, size=size),)
+        except FormatError as error:
+            self.overlay_problem = error.message
+            return ()
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +137,7 @@ class ImageTree:
     @property
     def listing_limit(self) -> int:
         """Bytes that the directories' lists can have together."""
-        return sum(layer.listing_limit for layer in self.layers)
+        return sum(layer.listing_limit for layer in self.stack)
 
     def lookup(self, path: str | bytes, *, follow: bool = True) -> File | None:
         """Return what ``path`` names, links resolved inside the image; None for nothing."""
@@ -148,7 +165,7 @@ class ImageTree:
         found = (
             (layer, node)
             for layer, part in directory.parts
-            if (node := self.layers[layer].child(part, name))
+            if (node := self.stack[layer].child(part, name))
         )
         parts = _merged(found)
         return self._cut(parts) if parts else None
@@ -156,7 +173,7 @@ class ImageTree:
     def entries(self, directory: File) -> Iterator[tuple[bytes, File]]:
         """Yield the names in a directory and what they stand for, sorted by name."""
         if len(directory.parts) == 1:
-            for name, node in self.layers[directory.layer].entries(directory.node):
+            for name, node in self.stack[directory.layer].entries(directory.node):
                 if not is_whiteout(node):
                     yield name, File(directory.layer, node)
             return
@@ -166,27 +183,27 @@ class ImageTree:
 
     def readlink(self, file: File) -> bytes:
         """Return the target of a symbolic link."""
-        return self.layers[file.layer].readlink(file.node)
+        return self.stack[file.layer].readlink(file.node)
 
     def read(self, file: File) -> Iterator[bytes]:
         """Yield the bytes of a regular file, at most 1 MiB at a time."""
-        return self.layers[file.layer].read(file.node)
+        return self.stack[file.layer].read(file.node)
 
     def xattrs(self, file: File) -> tuple[tuple[bytes, bytes], ...]:
         """Return the extended attributes, overlayfs's own left out."""
-        found = self.layers[file.layer].xattrs(file.node)
+        found = self.stack[file.layer].xattrs(file.node)
         return tuple(pair for pair in found if pair[0] not in OPAQUE)
 
     def is_opaque(self, layer: int, node: Node) -> bool:
         """Tell whether a directory hides what is below it."""
-        found = self.layers[layer].xattrs(node)
+        found = self.stack[layer].xattrs(node)
         return any(name in OPAQUE and value == b"y" for name, value in found)
 
     def versions(self, parts: Iterable[tuple[int, Node]]) -> list[tuple[bytes, Parts]]:
         """Return, sorted, each name in any of the parts and what it is in each, upper first."""
         found: dict[bytes, Parts] = {}
         for layer, part in parts:
-            for name, node in self.layers[layer].entries(part):
+            for name, node in self.stack[layer].entries(part):
                 found.setdefault(name, []).append((layer, node))
         return sorted(found.items())
 
@@ -217,26 +234,28 @@ def _merged(found: Iterator[tuple[int, Node]]) -> Parts:
     return parts
 
 
-def _find_layers(path: Path) -> tuple[list[int], bool]:
-    """Return where the squashfs layers of a file start, and whether it holds an overlay."""
+def _find_layers(path: Path) -> tuple[list[int], tuple[int, int] | None]:
+    """Return where the squashfs layers of a file start, and place and size of its overlay."""
     if not _is_sif(path):
-        return [0], False
+        return [0], None
     with SifFile(path) as sif:
         if sif.of_kind(DataType.OCI_ROOT_INDEX):
             layers = image_of(sif).layers
             stored = [layer.offset for layer in layers if layer.media_type == media.SQUASHFS_LAYER]
-            overlay = any(layer.is_overlay for layer in layers)
+            overlays = [(layer.offset, layer.size) for layer in layers if layer.is_overlay]
         else:
-            parts = [(one.offset, one.partition()) for one in sif.of_kind(DataType.PARTITION)]
+            parts = [(one, one.partition()) for one in sif.of_kind(DataType.PARTITION)]
             stored = [
-                offset
-                for offset, part in parts
+                one.offset
+                for one, part in parts
                 if part.kind == PartitionKind.PRIMARY and part.fs == FileSystem.SQUASHFS
             ]
-            overlay = any(part.kind == PartitionKind.OVERLAY for _, part in parts)
+            overlays = [
+                (one.offset, one.size) for one, part in parts if part.kind == PartitionKind.OVERLAY
+            ]
     if not stored:
         raise FormatError(f"{one_line(str(path))} holds no squashfs to look into")
-    return stored, overlay
+    return stored, overlays[-1] if overlays else None
 
 
 def _is_sif(path: Path) -> bool:
@@ -323,7 +342,7 @@ class _Counter:
     """Visits each path once, in all layers that have it, seen by a container or not."""
 
     def __init__(self, tree: ImageTree) -> None:
-        self.layers = [LayerUsage() for _ in tree.layers]
+        self.layers = [LayerUsage() for _ in tree.stack]
         self.waste: list[Waste] = []
         self._tree = tree
         self._linked: dict[tuple[int, int], Waste | None] = {}
@@ -331,11 +350,11 @@ class _Counter:
 
     def count(self, should_stop: Callable[[], bool]) -> None:
         """Count everything."""
-        layers = self._tree.layers
-        roots = [(i, layers[i].root) for i in reversed(range(len(layers)))]
-        stack = [(b"", self._directories(roots, [True] * len(roots)))]
-        while stack and not should_stop():
-            path, parts = stack.pop()
+        stack = self._tree.stack
+        roots = [(i, stack[i].root) for i in reversed(range(len(stack)))]
+        waiting = [(b"", self._directories(roots, [True] * len(roots)))]
+        while waiting and not should_stop():
+            path, parts = waiting.pop()
             for layer, node, _ in parts:
                 self._guard.enter(layer << 32 | node.number, node.listing, path)
             seen = {layer: is_seen for layer, _, is_seen in parts}
@@ -343,7 +362,7 @@ class _Counter:
                 below = path + b"/" + name if path else name
                 directories = self._visit(below, found, [seen[layer] for layer, _ in found])
                 if directories:
-                    stack.append((below, directories))
+                    waiting.append((below, directories))
         for (layer, _), waste in self._linked.items():
             if waste:  # no name of it is seen
                 self._add_waste(layer, waste)

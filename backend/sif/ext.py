@@ -37,8 +37,6 @@ _PREFIXES = {
 }
 _MAX_LISTING = 64 << 20
 _MAX_TARGET = 65535
-_READS = 8
-"""How often each block may be read: more means that blocks are in several files."""
 _MAX_DEPTH = 5
 """Levels of an extent tree."""
 
@@ -82,14 +80,19 @@ class ExtReader:
         offset: Byte at which the file system starts.
         size: Its bytes.
 
+    Attributes:
+        size: Its bytes, as far as they are in the file.
+        block_size: Bytes of a block.
+
     Raises:
         FormatError: There is none, it is damaged, or it was not unmounted.
     """
 
-    def __init__(self, file: BinaryIO, *, offset: int, size: int) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO | int, *, offset: int, size: int) -> None:
+        self._source = file  # which stays open as long as we are
+        self._fd = file if isinstance(file, int) else file.fileno()
         self._offset = offset
-        self._size = min(size, os.fstat(file.fileno()).st_size - offset)
+        self.size = min(size, os.fstat(self._fd).st_size - offset)
         head = self._pread(_SUPERBLOCK, 1024)
         if struct.unpack_from("<H", head, 56)[0] != MAGIC:
             raise FormatError("not an ext file system: the magic is missing", offset=offset)
@@ -110,7 +113,7 @@ class ExtReader:
                 hint="end the containers that write to it; if there are none, run e2fsck on it",
             )
         self.block_size = 1024 << block_log
-        self._left = _READS * (self._size // self.block_size + 1)
+        self._left = 0
         self._groups = (first_block + 1) * self.block_size
         self._is_wide = bool(features & _WIDE)
         self._group_size = struct.unpack_from("<H", head, 254)[0] if self._is_wide else 32
@@ -217,6 +220,7 @@ class ExtReader:
 
     def _runs(self, node: ExtNode, blocks: int) -> Iterator[tuple[int, int, int]]:
         """Yield runs of stored blocks, in order: first in the file, place on disk, count."""
+        self._left = self.size // self.block_size + 1  # no file has more than there are
         area = node.raw[40:100]
         found = self._extents(area, 0) if node.flags & _USES_EXTENTS else self._map(area)
         end = 0
@@ -270,15 +274,15 @@ class ExtReader:
                     yield first, low | high << 32, length
 
     def _spend(self, blocks: int) -> None:
-        """Count reads, so that an overlay made to harm cannot keep us for ever."""
+        """Count the blocks of a file, so that one made to harm cannot keep us for ever."""
         self._left -= blocks
         if self._left < 0:
-            raise FormatError("files of the overlay share their blocks")
+            raise FormatError("a file of the overlay has more blocks than there are")
 
     def _pread(self, position: int, size: int) -> bytes:
-        if position + size > self._size:
+        if position + size > self.size:
             raise FormatError("a place lies outside of the overlay", offset=self._offset)
-        data = os.pread(self._file.fileno(), size, self._offset + position)
+        data = os.pread(self._fd, size, self._offset + position)
         if len(data) != size:
             raise FormatError("the overlay ends too early", offset=self._offset + position)
         return data

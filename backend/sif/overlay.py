@@ -29,6 +29,7 @@ from backend.sif.edit import NewObject, edit_sif
 from backend.sif.ext import ExtReader
 from backend.sif.file import SifFile
 from backend.sif.ocisif import LAYER_ALIGNMENT, OciSif, image_of, read_ocisif
+from backend.sif.overlaylayer import KINDS
 from backend.sif.records import DataType, FileSystem, Partition, PartitionKind
 from backend.sif.revision import add_documents, drop_documents
 from backend.sif.writer import LayerFile
@@ -243,6 +244,7 @@ class _Sealer:
         self._reader = reader
         self._writer = writer
         self._made: dict[int, Inode] = {}
+        self._left = reader.size
 
     def copy(self, upper: ExtNode) -> Inode:
         """Return the tree below a directory; files are written on the way."""
@@ -264,7 +266,7 @@ class _Sealer:
         return root
 
     def _inode(self, node: ExtNode) -> Inode:
-        kind = _KINDS.get(stat.S_IFMT(node.mode))
+        kind = KINDS.get(stat.S_IFMT(node.mode))
         if kind is None:
             raise FormatError("the overlay holds something of an unknown kind")
         attributes = Attributes(
@@ -278,25 +280,17 @@ class _Sealer:
             for chunk in self._reader.read(node):
                 if isinstance(chunk, int):
                     self._writer.hole(chunk)
-                else:
-                    self._writer.write(chunk)
+                    continue
+                self._left -= len(chunk)
+                if self._left < 0:  # it would take for ever
+                    raise FormatError("files of the overlay share their blocks")
+                self._writer.write(chunk)
             self._writer.end()
         elif kind is Kind.SYMLINK:
             inode.content = self._reader.readlink(node)
         elif kind in {Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE}:
             inode.content = node.device
         return inode
-
-
-_KINDS: dict[int, Kind] = {
-    stat.S_IFDIR: Kind.DIRECTORY,
-    stat.S_IFREG: Kind.FILE,
-    stat.S_IFLNK: Kind.SYMLINK,
-    stat.S_IFBLK: Kind.BLOCK_DEVICE,
-    stat.S_IFCHR: Kind.CHARACTER_DEVICE,
-    stat.S_IFIFO: Kind.FIFO,
-    stat.S_IFSOCK: Kind.SOCKET,
-}
 
 
 def _xattrs(found: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:

@@ -15,6 +15,7 @@ import pytest
 from app.cli.main import main
 from backend.errors import FormatError, UsageError
 from backend.oci import media
+from backend.sif.comparison import compare
 from backend.sif.contents import ImageTree
 from backend.sif.edit import NewObject, edit_sif
 from backend.sif.file import SifFile
@@ -103,6 +104,8 @@ def test_overlay_is_the_last_layer(image: Path, tmp_path: Path) -> None:
         create_overlay(image, SMALL)
     with ImageTree(image) as tree:
         assert tree.has_overlay
+        assert (tree.overlay_problem, len(tree.layers), len(tree.stack)) == ("", 1, 2)
+        assert tree.need("made/here")[1].layer == 1
 
 
 def test_overlay_that_takes_its_space_at_once(tmp_path: Path) -> None:
@@ -202,7 +205,12 @@ def test_sync(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_seal(image: Path, tmp_path: Path) -> None:
     changed(image, tmp_path)
     sync_overlay(image)
+    before = image.with_name("before.sif")
+    shutil.copy(image, before)
     seal_overlay(image)
+    with ImageTree(before) as writable, ImageTree(image) as sealed:
+        assert list(compare(writable, sealed)) == []
+    before.unlink()
     found = read_ocisif(image)
     assert [layer.media_type for layer in found.layers] == [media.SQUASHFS_LAYER] * 2
     assert all(one.is_sound for one in verify_blobs(image))
@@ -277,6 +285,9 @@ def test_overlay_in_use_is_not_sealed(image: Path, tmp_path: Path) -> None:
     change_overlay(image, tmp_path, ["feature +needs_recovery"])
     with pytest.raises(FormatError, match="in use"):
         seal_overlay(image)
+    with ImageTree(image) as tree:
+        assert "in use" in tree.overlay_problem
+        assert [path for path, _ in tree.walk()] == [b"", b"d", b"d/old", b"gone"]
     assert read_ocisif(image).layers[-1].is_overlay
 
 
