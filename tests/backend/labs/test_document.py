@@ -150,6 +150,6 @@ def test_the_shipped_labs_are_complete(name: str) -> None:
     for step in lab.steps:
         assert step.checks, step.id
         assert step.commands, step.id
-        assert step.singularity, step.id
+        assert step.singularity or step.id == "diff", step.id  # SingularityCE compares nothing
         assert len(step.text) > 40, step.id
         assert step.id != step.title
