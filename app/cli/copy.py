@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.common import job_option, json_option
-from app.cli.images import image_options, pull_options
+from app.cli.images import find_reference, image_options, pull_options
 from app.cli.progress import reporting
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def copy(
     from backend.reference import parse
     from backend.settings import flag
 
-    origin, there = parse(source), parse(target)
     overwrite = force or flag("FORCE")
     chosen = pull_options(options, overwrite=overwrite)
+    origin, there = find_reference(source, chosen.access), parse(target)
     with reporting(
         ctx, verb="copy", title=str(origin), target=str(there), as_json=as_json
     ) as report:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
 
-from app.cli.access import access_options, make_access
+from app.cli.access import access_options, make_access, run_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from backend.pull import PullOptions
+    from backend.reference import Reference
+    from backend.registry.access import Access
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,3 +66,24 @@ def pull_options(values: Mapping[str, object], *, overwrite: bool = False) -> Pu
         offline=bool(values.get("offline")) or flag("OFFLINE"),
         access=make_access(values, ask=bool(values.get("docker_login")) or flag("DOCKER_LOGIN")),
     )
+
+
+def find_reference(text: str, access: Access) -> Reference:
+    """Return what ``text`` names; a bare name is looked up in ``registries.conf``.
+
+    Raises:
+        UsageError: It names nothing, or nothing that could be a name.
+        NotFoundError: No registry to search has the image.
+    """
+    import os
+
+    from backend.reference import parse
+
+    reference = parse(text)
+    if reference.transport != "file" or os.path.exists(reference.path) or "/" in text:
+        return reference
+    if not access.registries.search and not access.registries.aliases:
+        return reference
+    from backend.registry.access import find_short_name
+
+    return run_async(find_short_name(text, access)) or reference

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from app.cli.common import job_option, json_option
-from app.cli.images import image_options, pull_options
+from app.cli.images import find_reference, image_options, pull_options
 from app.cli.progress import reporting
 
 
@@ -51,14 +51,14 @@ def pull(
     """
     from backend import pull as pulling
     from backend.events import Finished
-    from backend.reference import parse
     from backend.settings import flag, variable
 
     if len(arguments) > 2:
         raise click.UsageError("pull takes one image, and before it at most one file to write")
     if options["native"] and options["keep_layers"]:
         raise click.UsageError("a native SIF has one file system; leave --keep-layers out")
-    reference = parse(arguments[-1])
+    chosen = pull_options(options, overwrite=force or flag("FORCE"))
+    reference = find_reference(arguments[-1], chosen.access)
     place = folder or Path(variable("PULLDIR") or variable("PULLFOLDER") or "")
     suffix = ".sif" if options["native"] else ".oci.sif"
     name = arguments[0] if len(arguments) > 1 else reference.file_name(suffix=suffix)
@@ -66,8 +66,5 @@ def pull(
     with reporting(
         ctx, verb="pull", title=str(reference), target=str(target), as_json=as_json
     ) as report:
-        overwrite = force or flag("FORCE")
-        made = pulling.pull_image(
-            reference, target, pull_options(options, overwrite=overwrite), report
-        )
+        made = pulling.pull_image(reference, target, chosen, report)
         report(Finished(path=str(target), digest=made.digest, size=made.size))

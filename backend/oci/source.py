@@ -144,6 +144,11 @@ async def resolve(
     if raw.media_type not in media.MANIFESTS:
         raise FormatError(f"{reference} is no image but {one_line(raw.media_type, limit=120)}")
     manifest = parse_manifest(raw.data, raw.media_type)
+    if manifest.config.media_type == media.SIF_CONFIG:
+        artifact = str(reference).replace("docker://", "oras://", 1)
+        raise FormatError(
+            f"{reference} is a SIF file, not an image of layers", hint=f"try {artifact}"
+        )
     if named is None or not named.architecture:
         named = await _configured(source, reference, manifest, read)
         if named and not platform.accepts(named):

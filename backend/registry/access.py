@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
+from backend.errors import AuthenticationError, NetworkError, NotFoundError
+from backend.escape import one_line
 from backend.registry.client import RegistryClient
 from backend.registry.credentials import Credentials
 from backend.registry.registries import Registries, load_registries
 from backend.registry.tls import Trust
 from backend.registry.transport import Transport
+
+if TYPE_CHECKING:
+    from backend.reference import Reference
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_LIBRARY = "https://library.sylabs.io"
 
@@ -39,3 +48,33 @@ class Access:
             transport=Transport(trust=self.trust),
             registries=self.registries,
         )
+
+
+async def find_short_name(name: str, access: Access) -> Reference | None:
+    """Return the image that a name without a registry means, by ``registries.conf``.
+
+    An alias counts as it stands; of the registries to search, the first that has the image.
+
+    Args:
+        name: Such as ``tools:1.0``.
+        access: Holds the rules.
+
+    Returns:
+        None where the rules say nothing of the name.
+
+    Raises:
+        NotFoundError: No registry to search has it.
+        UsageError: It is no name.
+    """
+    candidates = access.registries.expand(name)
+    if len(candidates) < 2:
+        return next(iter(candidates), None)
+    async with access.client() as client:
+        for candidate in candidates:
+            try:
+                if await client.find_digest(candidate):
+                    return candidate
+            except (AuthenticationError, NetworkError) as error:
+                _log.info("%s: %s", candidate, error)
+    searched = ", ".join(access.registries.search)
+    raise NotFoundError(f"there is no {one_line(name)}", why=f"these were searched: {searched}")

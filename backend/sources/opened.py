@@ -8,7 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.errors import UsageError
+from backend.errors import BackendError, UsageError
+from backend.events import Note
+from backend.reference import DOCKER_HUB
 from backend.sources.daemon import save_image
 from backend.sources.dockerarchive import DockerArchiveSource
 from backend.sources.layout import LayoutSource
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from backend.oci.source import Source
     from backend.reference import Reference
     from backend.registry.access import Access
+    from backend.registry.client import RegistryClient
+
+_FEW_PULLS = 10
 
 
 @contextlib.asynccontextmanager
@@ -44,6 +49,8 @@ async def open_source(
     match reference.transport:
         case "docker" | "oras":
             async with access.client() as client:
+                if reference.registry == DOCKER_HUB:
+                    await tell_limit(client, reference, report)
                 yield client
         case "oci":
             yield LayoutSource(FolderTree(path), is_folder=True)
@@ -62,3 +69,27 @@ async def open_source(
                     yield DockerArchiveSource(tree)
         case _:
             raise UsageError(f"{reference} is no image of layers")
+
+
+async def tell_limit(client: RegistryClient, reference: Reference, report: Report) -> None:
+    """Warn before a pull that a registry may refuse; asking for that counts against no limit.
+
+    Args:
+        client: For the reference's registry.
+        reference: What is about to be pulled.
+        report: Gets the warning.
+    """
+    with contextlib.suppress(BackendError):  # the pull itself will say what is wrong
+        await client.find_digest(reference)
+    limit = client.rate_limit(reference.registry)
+    if limit is None or limit.remaining > _FEW_PULLS:
+        return
+    window = f" in {limit.window_s // 3600} hours" if limit.window_s >= 3600 else ""
+    report(
+        Note(
+            level="warning",
+            text=f"{reference.registry} allows {limit.remaining} more of {limit.limit} pulls"
+            f"{window}; a login raises the limit: sifdeck registry login "
+            f"docker://{reference.registry}",
+        )
+    )
