@@ -16,6 +16,10 @@ import sys
 def main() -> int:
     """Run the command line; return the exit status."""
     _find_packages()
+    if len(sys.argv) > 1 and sys.argv[1] in {"run", "exec", "shell"}:
+        from app.cli.quickstart import ACTIONS, start_plainly
+
+        start_plainly(ACTIONS[sys.argv[1]], sys.argv[2:])
     from app.cli.main import main as run
 
     return run()

@@ -1,0 +1,50 @@
+"""An ordinary ``run``, ``exec`` or ``shell``, without loading click.
+
+Loading click and the command line's other parts takes longer than starting the container.
+What is not plain, or goes wrong, is left to the usual way, which says it properly.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from backend.events import Event
+    from backend.runtime.options import Action
+
+ACTIONS: dict[str, Action] = {"run": "run", "exec": "exec", "shell": "shell"}
+
+
+class _NotPlainError(Exception):
+    """Something has to be told while the container is prepared."""
+
+
+def start_plainly(action: Action, arguments: list[str]) -> None:
+    """Become the container, if all it takes is a file and known options; else return.
+
+    Args:
+        action: The verb.
+        arguments: What follows it.
+    """
+    from app.cli.runflags import interpret, parse_plainly
+
+    parsed = parse_plainly(arguments)
+    if parsed is None:
+        return
+    flags, (image, *words) = parsed
+    is_short = action == "exec" and not words
+    if flags["detach"] or is_short or "://" in image or not os.path.isfile(image):  # noqa: PTH113
+        return
+    from backend.errors import BackendError
+    from backend.runtime import container
+
+    try:
+        plan = container.plan_image(image, interpret(action, tuple(words), flags), _tell)
+    except (BackendError, OSError, _NotPlainError):
+        return
+    container.become_launcher(plan)
+
+
+def _tell(_event: Event) -> None:
+    raise _NotPlainError
