@@ -75,7 +75,7 @@ def _build_options(function: Callable[P, R]) -> Callable[P, R]:
 @_build_options
 @image_options
 @json_option
-@job_option("target", kind="build")
+@job_option("target")
 @click.pass_context
 def build(
     ctx: click.Context, /, *, target: Path, source: str, as_json: bool, **options: object

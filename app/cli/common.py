@@ -10,8 +10,6 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from backend.jobs.record import JobKind
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -20,16 +18,13 @@ json_option = click.option(
 )
 
 
-def job_option(
-    title: str, *, kind: JobKind = "network"
-) -> Callable[[Callable[P, R]], Callable[P, R | int]]:
+def job_option(title: str) -> Callable[[Callable[P, R]], Callable[P, R | int]]:
     """Add ``--job`` and ``--after`` to a verb: the same command, as a recorded, detached job.
 
     The function below the decorator is called only without ``--job``, or inside the job.
 
     Args:
         title: The parameter of the verb whose value names the job, such as ``reference``.
-        kind: What the job mostly waits for.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R | int]:
@@ -40,7 +35,7 @@ def job_option(
             if not job or (ctx.obj or {}).get("job"):
                 return function(*args, **kwargs)
             values = after if isinstance(after, tuple) else ()
-            return start_job(ctx, title=_text(kwargs.get(title)), kind=kind, after=values)
+            return start_job(ctx, title=_text(kwargs.get(title)), after=values)
 
         verb = click.option(
             "--after",
@@ -63,12 +58,13 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def start_job(ctx: click.Context, *, title: str, kind: JobKind, after: tuple[int, ...]) -> int:
+def start_job(ctx: click.Context, *, title: str, after: tuple[int, ...]) -> int:
     """Start the command line that we are as a job and print the job's number."""
     from backend.jobs import Jobs
     from backend.paths import jobs_home
 
-    job = Jobs(jobs_home()).start(ctx.obj["argv"], title=title, kind=kind, after=after)
+    jobs = Jobs(jobs_home())
+    job = jobs.start(ctx.obj["argv"], title=title, verb=ctx.info_name or "", after=after)
     if ctx.params.get("as_json"):
         import json
 

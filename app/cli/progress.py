@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 _PLAIN_PERIOD_S = 10.0
 """Seconds between two lines that only say how far it is, where there is no terminal."""
 
+_MAX_RECORD = 64 << 20
+"""Bytes of a job's events after which the output of its steps is in its log only."""
+
 _STATES = {
     "exists": "already in the cache",
     "downloading": "downloading",
@@ -177,6 +180,7 @@ class _Lines:
     def __init__(self, out: TextIO, *, owned: bool = False) -> None:
         self._out = out
         self._owned = owned
+        self._written = 0
         self._throttle = Throttle(self._write)
 
     @classmethod
@@ -194,8 +198,13 @@ class _Lines:
             self._out.close()
 
     def _write(self, event: Event) -> None:
+        # A job's log is bounded and has the rest; what became of the steps is always kept.
+        if self._owned and self._written > _MAX_RECORD and isinstance(event, Output):
+            return
         # One write for one line: whoever follows the file never sees half of it for long.
-        self._out.write(encode(event) + "\n")
+        line = encode(event) + "\n"
+        self._written += len(line)
+        self._out.write(line)
         self._out.flush()
 
 

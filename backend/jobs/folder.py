@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LIMITS: dict[JobKind, int] = {"network": 2, "build": 2, "local": 1}
 """Jobs of a kind that run at once on a host; the others wait their turn."""
 
+_KINDS: dict[str, JobKind] = {"build": "build", "convert": "local"}
+"""What verbs wait for that do not mostly wait for the network."""
+
 _HISTORY = 200
 """Jobs that are kept; the oldest that are over go first."""
 
@@ -78,7 +81,7 @@ class Jobs:
         *,
         title: str,
         verb: str = "",
-        kind: JobKind = "network",
+        kind: JobKind | None = None,
         after: Sequence[int] = (),
     ) -> Job:
         """Start ``sifdeck ARGV`` as a job of its own and return it.
@@ -90,7 +93,7 @@ class Jobs:
             argv: The command line after ``sifdeck``.
             title: What it works on, as the user named it.
             verb: The verb; empty means the first word of ``argv`` that is no option.
-            kind: What it mostly waits for.
+            kind: What it mostly waits for; None leaves that to the verb.
             after: Jobs that must end well before it begins.
 
         Raises:
@@ -99,15 +102,16 @@ class Jobs:
         """
         for number in after:
             self.get(number)
+        verb = verb or next((word for word in argv if not word.startswith("-")), "")
         draft = Job(
             number=0,
             folder=self.root,
-            verb=verb or next((word for word in argv if not word.startswith("-")), ""),
+            verb=verb,
             title=mask_url(title),
             argv=mask_argv(argv),
             environment=kept_environment(os.environ),
             cwd=str(Path.cwd()),
-            kind=kind,
+            kind=kind or _KINDS.get(verb, "network"),
             created=0.0,
             process=this_process(),
             after=tuple(after),

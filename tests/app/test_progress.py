@@ -12,6 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from app.cli import progress as drawing
 from app.cli.common import json_option
 from app.cli.progress import duration, reporting, size_text
 from backend.errors import NotFoundError
@@ -196,6 +197,22 @@ def test_a_job_keeps_the_events_and_prints_lines(tmp_path: Path) -> None:
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     assert decode(lines[-1]) == Finished(path="x.oci.sif", size=1234)
     assert (tmp_path / "events.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_record_of_a_job_does_not_grow_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "_MAX_RECORD", 2000)
+
+    def work(report: Report) -> None:
+        for number in range(1000):
+            report(Output(text=f"line {number}", step=1))
+        report(Step(number=1, total=1, name="RUN yes", state="done"))
+
+    run(work, job=tmp_path)
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert len(lines) < 50
+    assert isinstance(decode(lines[-1]), Step)
 
 
 PROGRAM = """

@@ -141,6 +141,16 @@ class TestRunning:
             ended.ended for job in (first, second) if (ended := jobs.get(job.number).exit)
         )
 
+    @pytest.mark.parametrize(
+        ("argv", "kind"), [(["-q", "build", "x"], "build"), (["pull", "build"], "network")]
+    )
+    def test_what_it_waits_for_follows_from_the_verb(
+        self, jobs: Jobs, argv: list[str], kind: str
+    ) -> None:
+        job = jobs.start(argv, title="x")
+        assert job.kind == kind
+        end(jobs, job.number)
+
     def test_a_job_begins_after_others_ended_well(self, jobs: Jobs, tmp_path: Path) -> None:
         first = start(jobs, f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done", "local")
         second = start(jobs, f"test -e {tmp_path}/go", "network", after=(first.number,))
