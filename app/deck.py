@@ -115,6 +115,7 @@ class Deck(App[int]):
         self.theme = theme or choose_theme()
         self.set_keymap(desk.config.keys)
         self.animation_level = "none"
+        self.set_class(desk.config.glyphs == "ascii", "-ascii")
 
     def _maker(self, view: str) -> Callable[[], ViewScreen]:
         return lambda: screen_class(view)(self.desk, self.board)

@@ -66,7 +66,7 @@ class Config:
     """All settings; the attributes are described in :data:`SETTINGS`."""
 
     theme: str = "auto"
-    glyphs: str = "ascii"
+    glyphs: str = "unicode"
     mouse: bool = True
     readonly: bool = False
     progress_hz: int = 5
@@ -118,7 +118,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "glyphs": Setting(
         schema={"type": "string", "enum": ["ascii", "unicode"]},
-        help="What bars and frames are drawn with.",
+        help="What frames are drawn with: box-drawing characters, or plain ASCII.",
     ),
     "mouse": Setting(schema={"type": "boolean"}, help="Whether the deck takes the mouse."),
     "readonly": Setting(

@@ -61,6 +61,8 @@ SHOTS = (
     Shot(name="images-16-colours", theme="ansi-dark"),
     Shot(name="images-wide", size=LARGE, keys=("j",)),
     Shot(name="images-wide-light", size=LARGE, keys=("j",), theme="sifdeck-light"),
+    Shot(name="images-smallest", size=(60, 15)),
+    Shot(name="images-middle", size=(100, 30)),
     Shot(name="image", keys=(*SOLVER, "enter", "right_square_bracket")),
     Shot(name="pull", keys=("p",), fill=(("reference", "ghcr.io/lab/cfd-solver:v3"),)),
     Shot(name="run", keys=(*SOLVER, "r"), fill=(("binds", "/scratch/alice:/data"),)),

@@ -51,6 +51,7 @@ class ImagesScreen(FilterScreen[Image]):
 
     VIEW = "images"
     TAB = "images"
+    HAS_DOCK = True
     BINDINGS = bindings("images")
 
     def __init__(self, desk: Desk, board: Board) -> None:
@@ -176,6 +177,7 @@ class ImagesScreen(FilterScreen[Image]):
 
     def on_resize(self) -> None:
         """Fill the inspector when it comes into sight."""
+        super().on_resize()
         if self.is_mounted:
             self._inspect(self.roster.current)
 

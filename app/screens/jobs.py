@@ -103,7 +103,7 @@ class JobsScreen(FilterScreen[JobRow]):
         """Return the list and the detail."""
         yield StatusLine(id="summary")
         yield List(
-            _job_columns(self.desk),
+            job_columns(self.desk),
             key=lambda row: row.job.number,
             empty=("No jobs yet.", "", "p    pull an image: that is a job"),
             marks=True,
@@ -236,7 +236,8 @@ def _progress_text(row: JobRow) -> str:
     return f"{bar(fraction, 12)} {percent(fraction):>4}"
 
 
-def _job_columns(desk: Desk) -> tuple[Column[JobRow], ...]:
+def job_columns(desk: Desk) -> tuple[Column[JobRow], ...]:
+    """Return the columns of a list of jobs."""
     return (
         Column(
             key="number",

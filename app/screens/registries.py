@@ -69,6 +69,7 @@ class RegistriesScreen(FilterScreen[Tag]):
 
     VIEW = "registries"
     TAB = "registries"
+    HAS_DOCK = True
     BINDINGS = bindings("registries")
 
     def __init__(self, desk: Desk, board: Board) -> None:

@@ -43,6 +43,7 @@ class RunningScreen(FilterScreen[Instance]):
 
     VIEW = "running"
     TAB = "running"
+    HAS_DOCK = True
     BINDINGS = bindings("running")
 
     def compose_body(self) -> Iterable[Widget]:

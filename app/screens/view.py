@@ -127,6 +127,8 @@ class ViewScreen(Screen[None]):
     """Where in the table of actions its own actions stand."""
     TAB: ClassVar[str]
     """Which of the five views is marked as the current one."""
+    HAS_DOCK: ClassVar[bool] = False
+    """Whether a large screen shows the jobs below it."""
 
     HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (15, "-short"), (35, "-tall")]
@@ -163,6 +165,23 @@ class ViewScreen(Screen[None]):
         """Catch up on what happened while another screen was shown."""
         self.show_board()
         self.show_keys()
+
+    def on_resize(self) -> None:
+        """Show the jobs below the rest where there is room for them."""
+        if self.is_mounted:
+            self._fit_dock()
+
+    def _fit_dock(self) -> None:
+        if not self.HAS_DOCK:
+            return
+        from app.screens.dock import HEIGHT, WIDTH, Dock
+
+        fits = self.size.width >= WIDTH and self.size.height >= HEIGHT
+        docks = self.query(Dock)
+        if fits and not docks:
+            self.mount(Dock(self.desk, self.board), before="#job")
+        elif not fits:
+            docks.remove()
 
     # What actions are about
 
@@ -252,6 +271,10 @@ class ViewScreen(Screen[None]):
         self.query_one("#header", StatusLine).show(head, f"{board.place}   {jobs}")
         active = running + queued
         self.query_one("#views", ViewTabs).show(self.TAB, {"jobs": str(active)} if active else {})
+        if self.query("#dock"):
+            from app.screens.dock import Dock
+
+            self.query_one(Dock).show()
         row = next((row for row in board.active if row.state == "running"), None)
         self.query_one("#job", StatusLine).show(
             job_line(row) if row else "", "3 jobs" if row else ""

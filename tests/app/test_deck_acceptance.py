@@ -236,6 +236,26 @@ async def test_every_view_opens_at_every_size(
             assert "needs 60 columns" not in app.export_screenshot(simplify=True)
 
 
+async def test_a_large_screen_shows_jobs_and_a_log_below(app: Deck, tmp_path: Path) -> None:
+    write_job(tmp_path / "state" / "jobs", 1, log="one\ntwo\n")
+    async with app.run_test(size=(160, 40)) as pilot:
+        await settle(pilot)
+        assert app.screen.query_one("#dock-log", Text).line_count == 2
+        await pilot.resize_terminal(120, 40)
+        await settle(pilot)
+        assert not app.screen.query("#dock")
+
+
+async def test_frames_can_be_plain_ascii(folder: Path, tmp_path: Path) -> None:
+    config = Config(glyphs="ascii")
+    app = make_deck(make_desk(folder, state=tmp_path / "state", config=config))
+    async with app.run_test(size=(200, 50)) as pilot:
+        await settle(pilot)
+        await pilot.press("p")
+        await pilot.pause()
+        assert app.export_screenshot(simplify=True).isascii()
+
+
 async def test_too_small_a_screen_says_so(app: Deck) -> None:
     async with app.run_test(size=(50, 12)) as pilot:
         await settle(pilot)

@@ -1,0 +1,74 @@
+"""On a large screen: the jobs and the log of one of them, below whatever else is shown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual import on
+from textual.containers import Horizontal
+
+from app.screens.jobs import job_columns
+from app.screens.view import List, Text
+from backend.logfile import LogFile
+from widgets.roster import Roster
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from app.board import Board, JobRow
+    from app.desk import Desk
+
+WIDTH, HEIGHT = 160, 40
+"""Columns and lines from which there is room for it."""
+
+
+class Dock(Horizontal):
+    """Jobs at the left, at the right the log of the one under the cursor.
+
+    Args:
+        desk: As for a screen.
+        board: The jobs.
+    """
+
+    def __init__(self, desk: Desk, board: Board) -> None:
+        super().__init__(id="dock")
+        self._desk, self._board = desk, board
+        self._file: LogFile | None = None
+
+    def compose(self) -> ComposeResult:
+        """Lay out list and log."""
+        yield List(
+            job_columns(self._desk),
+            key=lambda row: row.job.number,
+            empty=("No jobs yet.",),
+            id="dock-jobs",
+        )
+        yield Text(follow=True, empty="Nothing printed yet.", id="dock-log")
+
+    def on_mount(self) -> None:
+        """Show the jobs."""
+        self.show()
+
+    def on_unmount(self) -> None:
+        """Close the log."""
+        if self._file:
+            self._file.close()
+
+    def show(self) -> None:
+        """Show how the jobs stand, and what was printed since."""
+        self.query_one("#dock-jobs", List).show(self._board.rows)
+        if self._file and self._file.refresh():
+            self.query_one(Text).grown()
+
+    @on(Roster.Highlighted, "#dock-jobs")
+    def _show_log(self, event: Roster.Highlighted) -> None:
+        event.stop()
+        row: JobRow | None = self.query_one("#dock-jobs", List).current
+        path = row.job.log if row else None
+        if self._file and self._file.path == path:
+            return
+        if self._file:
+            self._file.close()
+        self._file = LogFile(path) if path else None
+        if self._file:
+            self.query_one(Text).show(self._file, keep_place=True)
