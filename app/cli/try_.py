@@ -87,7 +87,7 @@ def _tour(ground: Playground) -> int:
     import signal
     import subprocess
 
-    from backend.playground import OURSELVES, PASSWORD, USER
+    from backend.playground import OURSELVES, PASSWORD, PROJECT, USER
 
     tour = (
         f"1  Log in: key 2, l: registry {ground.registry}, user {USER}, password {PASSWORD}\n"
@@ -95,6 +95,8 @@ def _tour(ground: Playground) -> int:
         "3  Run: r; build: b.  q ends the trial and removes everything it made"
     )
     environment = ground.environment | {"SIFDECK_TOUR": tour}
+    settings = ground.folder / "config" / "config.toml"
+    settings.write_text(f'registries = ["{ground.registry}/{PROJECT}/hello"]\n')
     # The deck has the terminal; Ctrl-C is for it.  A handler, which it does not inherit.
     signal.signal(signal.SIGINT, lambda _number, _frame: None)
     done = subprocess.run([*OURSELVES, "deck"], check=False, cwd=ground.work, env=environment)
