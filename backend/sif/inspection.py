@@ -24,6 +24,8 @@ from backend.sif.provenance import Provenance, SourceLayer, read_provenance
 from backend.sif.records import DataType, FileSystem, PartitionKind
 from backend.sif.text import FILE_SYSTEMS, time_text
 from backend.squashfs.reader import SquashfsReader
+from backend.squashfs.superblock import SIZE as SUPERBLOCK_SIZE
+from backend.squashfs.superblock import parse_superblock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -174,7 +176,8 @@ def _filesystem(sif: SifFile, offset: int, name: str) -> dict[str, Any]:
     if name != "squashfs":
         return {"filesystem": name}
     try:
-        superblock = SquashfsReader(sif.fileno(), offset=offset).superblock
+        data = os.pread(sif.fileno(), SUPERBLOCK_SIZE, offset)
+        superblock = parse_superblock(data, sif.size - offset)
     except FormatError:
         return {"filesystem": name, "compression": "damaged"}
     return {
