@@ -47,6 +47,8 @@ _BATCH = 2 << 20
 _REPORT_EVERY_S = 0.1
 _POLL_S = (0.05, 0.5)
 """Seconds between looks at a lock that another process holds: at first, and at most."""
+_PACE_S, _PACE_BYTES = 60.0, 64 << 10
+"""A connection that brings less than so many bytes in so many seconds is given up."""
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -369,6 +371,7 @@ async def _receive(
     waiting: list[bytes] = []
     here = partial.size
     progress.tell("downloading", here)
+    pace = _Pace(here)
     try:
         async with aclosing(source.stream_blob(reference, wanted, here)) as chunks:
             async for chunk in chunks:
@@ -376,6 +379,7 @@ async def _receive(
                 here += len(chunk)
                 if here > wanted.size:
                     raise wrong_size(wanted, here)
+                pace.check(here)
                 if here - partial.size >= _BATCH:
                     batch, waiting = waiting, []
                     await asyncio.to_thread(partial.append, batch)
@@ -385,6 +389,29 @@ async def _receive(
         partial.append(waiting)
     if partial.size < wanted.size:
         raise NetworkError(f"{reference.registry} ended {wanted.digest} early", transient=True)
+
+
+class _Pace:
+    """Ends a connection that trickles: a byte now and then keeps it from being silent."""
+
+    def __init__(self, here: int) -> None:
+        self._since = time.monotonic()
+        self._from = here
+
+    def check(self, here: int) -> None:
+        """Look at how much came since the last look.
+
+        Raises:
+            NetworkError: Too little.
+        """
+        now = time.monotonic()
+        if now - self._since < _PACE_S:
+            return
+        if here - self._from < _PACE_BYTES:
+            raise NetworkError(
+                f"only {here - self._from} bytes came in {_PACE_S:g} s", transient=True
+            )
+        self._since, self._from = now, here
 
 
 class _Progress:

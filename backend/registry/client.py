@@ -97,9 +97,10 @@ class RegistryClient:
             AuthenticationError: We are not let in.
             NetworkError: The registry cannot be reached, or answers with something else.
         """
-        path = f"/v2/{reference.repository}/tags/list"
-        what = f"tags of {reference.name}"
-        found = await self._list(reference.registry, path, "tags", pull_scope(reference), what)
+        there = await self._home(reference)
+        path = f"/v2/{there.repository}/tags/list"
+        what = f"tags of {there.name}"
+        found = await self._list(there.registry, path, "tags", pull_scope(there), what)
         return tuple(dict.fromkeys(found))
 
     async def repositories(self, registry: str) -> tuple[str, ...]:
@@ -134,10 +135,18 @@ class RegistryClient:
                 _log.info("mirror %s: %s", place.reference.registry, error)
         return await self._fetch_manifest(reference, places[-1])
 
-    async def _fetch_manifest(self, reference: Reference, place: Place) -> RawManifest:
-        there = place.reference
+    async def _home(self, reference: Reference) -> Reference:
+        """Return where an image is kept, mirrors left aside."""
+        return await self._enter(self._registries.places(reference)[-1])
+
+    async def _enter(self, place: Place) -> Reference:
+        """Return a place's reference, once its registry may be talked to."""
         if place.insecure:
-            await self.session.accept_insecure(there.registry)
+            await self.session.accept_insecure(place.reference.registry)
+        return place.reference
+
+    async def _fetch_manifest(self, reference: Reference, place: Place) -> RawManifest:
+        there = await self._enter(place)
         headers, data = await self.session.read(
             there.registry,
             f"/v2/{there.repository}/manifests/{quote(there.version, safe=':')}",
@@ -167,11 +176,12 @@ class RegistryClient:
             AuthenticationError: We are not let in.
             NetworkError: The registry cannot be reached.
         """
-        target = f"/v2/{reference.repository}/manifests/{quote(reference.version, safe=':')}"
+        there = await self._home(reference)
+        target = f"/v2/{there.repository}/manifests/{quote(there.version, safe=':')}"
         headers = {"Accept": ", ".join(media.ACCEPT)}
-        scope = pull_scope(reference)
+        scope = pull_scope(there)
         async with self.session.open(
-            "HEAD", reference.registry, target, scope=scope, headers=headers
+            "HEAD", there.registry, target, scope=scope, headers=headers
         ) as response:
             found: str = response.headers.get("docker-content-digest", "")
             return found if response.status_code == 200 else ""

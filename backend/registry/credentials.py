@@ -207,7 +207,7 @@ async def _in_file(
 
 async def _in_document(root: Node, path: Path, registry: str, repository: str) -> Login | None:
     keys = lookup_keys(registry, repository)
-    for key, program in _programs(root, keys):
+    for key, program in _programs(root, keys, registry.lower()):
         found = await helpers.get(program, key)
         if found:
             source = f"docker-credential-{program}, named in {path}"
@@ -222,16 +222,20 @@ async def _in_document(root: Node, path: Path, registry: str, repository: str) -
     return None
 
 
-def _programs(root: Node, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield (key, helper) for the programs that an auth file names, for these keys."""
+def _programs(root: Node, keys: Iterable[str], host: str) -> Iterator[tuple[str, str]]:
+    """Yield (key, helper) for the programs that an auth file names, most particular first.
+
+    The store for everything is asked once, by host, as Docker does: each question is a process.
+    """
     helper_node = root.get("credHelpers")
     particular = helper_node.mapping() if helper_node else {}
-    store = root.get("credsStore")
-    default = store.text() if store else ""
     for key in keys:
-        program = particular.get(key, default)
-        if program:
-            yield key, program
+        if particular.get(key):
+            yield key, particular[key]
+    store = root.get("credsStore")
+    key = HUB_KEY if host == DOCKER_HUB else host
+    if store and store.text() and key not in particular:
+        yield key, store.text()
 
 
 def _from_helper(found: helpers.HelperLogin, source: str) -> Login:

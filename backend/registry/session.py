@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from backend.errors import AuthenticationError, NotFoundError
+from backend.errors import AuthenticationError, NetworkError, NotFoundError
+from backend.escape import one_line
 from backend.oci.json import MAX_DOCUMENT
 from backend.reference import DOCKER_HUB, DOCKER_HUB_HOST
 from backend.registry.auth import Authorizer, refused
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from backend.errors import BackendError
     from backend.registry.credentials import Credentials
     from backend.registry.transport import Content
+
+_DOCUMENT_S = 300.0
+"""Seconds for one document: a server that sends a byte now and then is never silent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +163,16 @@ class Session:
                     raise await problem(response, what)
                 return response.headers, await read_body(response, limit)
 
-        return await retrying(once)
+        async def in_time() -> tuple[httpx.Headers, bytes]:
+            try:
+                async with asyncio.timeout(_DOCUMENT_S):
+                    return await once()
+            except TimeoutError as error:
+                raise NetworkError(
+                    f"{one_line(registry)} takes longer than {_DOCUMENT_S:g} s for {what}"
+                ) from error
+
+        return await retrying(in_time)
 
     async def base(self, registry: str) -> str:
         """Return scheme and host of a registry."""

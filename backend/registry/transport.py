@@ -228,6 +228,11 @@ def translated(url: httpx.URL, *, transient: bool = True) -> Iterator[None]:
         raise _connect_error(name, error, transient=transient) from error
     except httpx.ProxyError as error:
         raise NetworkError(f"the proxy refuses to reach {name}", why=_text(error)) from error
+    except ssl.SSLError as error:  # after the handshake, where httpx does not expect it
+        hint = "it may want a client certificate; see containers-certs.d(5)"
+        raise NetworkError(
+            f"{name} ends the TLS connection", why=_text(error), hint=hint
+        ) from error
     except httpx.TransportError as error:
         raise NetworkError(
             f"the connection to {name} was cut", why=_text(error), transient=True

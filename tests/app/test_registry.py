@@ -411,3 +411,35 @@ def test_no_secret_anywhere(locked_registry: Registry, tmp_path: Path, clean_hom
     assert not [path for path, data in contents.items() if SECRET.encode() in data]
     holders = [path for path, data in contents.items() if encoded.encode() in data]
     assert holders == [clean_home / ".singularity/docker-config.json"]
+
+
+def test_client_certificate_from_certs_d(deck: Deck, tmp_path: Path, clean_home: Path) -> None:
+    authority = make_authority(tmp_path)
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    http = {"clientcas": [str(authority.certificate)]}
+    with start_registry(folder, authority=authority, tls=http) as running:
+        uri = f"docker://{running.host}"
+        place = clean_home / ".config/containers/certs.d" / running.host
+        place.mkdir(parents=True)
+        (place / "ca.crt").write_bytes(authority.certificate.read_bytes())
+        assert deck("registry", "test", uri) == ExitCode.NETWORK
+        certificate, key = authority.issue(tmp_path, "client", "extendedKeyUsage=clientAuth")
+        (place / "client.cert").write_bytes(certificate.read_bytes())
+        (place / "client.key").write_bytes(key.read_bytes())
+        assert deck("registry", "test", uri) == 0
+
+
+def test_proxy_of_the_environment(
+    deck: Deck, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that only the proxy can reach; what NO_PROXY names goes around it."""
+    registry.push(image([layer()]), "app/proxied")
+    with flaky_proxy(registry.host) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.host}")
+        assert deck("tags", "--no-https", "docker://far.invalid/app/proxied") == 0
+        assert deck.out.startswith("latest")
+        assert proxy.seen(r"GET http://far\.invalid/v2/app/proxied/tags/list")
+        monkeypatch.setenv("NO_PROXY", "far.invalid")
+        assert deck("tags", "--no-https", "docker://far.invalid/app/proxied") == ExitCode.NETWORK
+        assert "far.invalid" in deck.err

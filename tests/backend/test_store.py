@@ -170,6 +170,16 @@ async def test_stalled_connection_goes_on(
     check(tmp_path, made)
 
 
+async def test_trickling_connection_is_given_up(
+    registry: Registry, made: MadeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push(made, "store/trickle")
+    monkeypatch.setattr("backend.store._PACE_S", 0.0)
+    monkeypatch.setattr("backend.store._PACE_BYTES", SIZE * 2)
+    with pytest.raises(NetworkError, match="bytes came in 0 s"):
+        await Pull(tmp_path, registry.host, "store/trickle").run()
+
+
 async def test_connection_that_always_breaks_keeps_what_came(
     registry: Registry, made: MadeImage, tmp_path: Path
 ) -> None:

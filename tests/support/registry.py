@@ -148,7 +148,7 @@ def start_registry(
     token: dict[str, str] | None = None,
     authority: Authority | None = None,
     headers: dict[str, str] | None = None,
-    options: dict[str, Any] | None = None,
+    tls: dict[str, Any] | None = None,
 ) -> Iterator[Registry]:
     """Start a registry whose files are in ``folder``, and end it with the block.
 
@@ -158,7 +158,7 @@ def start_registry(
         token: The ``auth.token`` section: realm, service, issuer, rootcertbundle.
         authority: Serve HTTPS with a certificate of this authority.
         headers: What :meth:`Registry.push` sends with each request (Authorization).
-        options: More top-level sections of the configuration.
+        tls: More of the section ``http.tls``.
     """
     program = shutil.which("docker-registry")
     if program is None:
@@ -166,7 +166,7 @@ def start_registry(
     storage, log = folder / "storage", folder / "log"
     web: dict[str, Any] = {"addr": "127.0.0.1:0", "secret": "test"}
     if authority:
-        web["tls"] = authority.server_files(folder)
+        web["tls"] = authority.server_files(folder) | (tls or {})
     config: dict[str, Any] = {
         "version": "0.1",
         "storage": {"filesystem": {"rootdirectory": str(storage)}, "delete": {"enabled": True}},
@@ -178,7 +178,7 @@ def start_registry(
     if token:
         config["auth"] = {"token": token}
     # JSON is YAML too.
-    (folder / "config.yml").write_text(json.dumps(config | (options or {})))
+    (folder / "config.yml").write_text(json.dumps(config))
     with log.open("wb") as out:
         process = subprocess.Popen(
             [program, "serve", str(folder / "config.yml")], stdout=out, stderr=out, env={}
