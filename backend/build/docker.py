@@ -174,7 +174,7 @@ class DockerApi:
             log = StepLog(dockerfile, request.target, report, DOCKER)
             return self._follow(f"/build?{urlencode(query)}", headers, body, log)
         # Podman's own path takes what Docker's has no words for.
-        query |= {"isolation": "chroot", "layers": "1"}
+        query |= {"isolation": "chroot", "layers": "1", "networkmode": request.network or "host"}
         query |= {"tlsVerify": "false"} if request.plain_http else {}
         log = StepLog(dockerfile, request.target, report)
         return self._follow(f"/libpod/build?{urlencode(query)}", headers, body, log)
@@ -364,7 +364,7 @@ def _query(request: BuildRequest, name: str) -> dict[str, str]:
         "platform": str(request.platform or ""),
         "nocache": "1" if request.no_cache else "",
         "pull": "1" if request.pull else "",
-        "networkmode": request.network or "host",
+        "networkmode": request.network,
     }
     return {key: value for key, value in wanted.items() if value}
 

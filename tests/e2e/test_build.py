@@ -99,6 +99,12 @@ def builder(
     service.wait(10)
 
 
+def with_builder(name: str) -> tuple[str, ...]:
+    """Return the options for a builder; the daemon of the tests has no network of its own."""
+    network = ("--network", "host") if name == "docker" else ()
+    return ("--no-https", "--builder", name, *network)
+
+
 def wait_until(condition: object) -> None:
     deadline = time.monotonic() + 30
     while not condition():  # type: ignore[operator]  # a function
@@ -126,7 +132,7 @@ class TestEveryBuilder:
         else:
             text = DOCKERFILE
         write(tmp_path, text.format(base=base, here=tmp_path))
-        words = ("x.oci.sif", "--json", "--no-https", "--builder", builder, "--build-arg=WHO=us")
+        words = ("x.oci.sif", "--json", *with_builder(builder), "--build-arg=WHO=us")
         first = build(tmp_path, *words, "--label", "extra=1")
         assert first.returncode == 0, first.stderr
         happened = events(first.stdout)
@@ -160,7 +166,7 @@ class TestEveryBuilder:
             f"FROM {base}\n\nRUN echo {tmp_path}\nRUN echo to be; \\\n    echo gone >&2; exit 3\n"
         )
         write(tmp_path, text)
-        result = build(tmp_path, "x.oci.sif", "--json", "--no-https", "--builder", builder)
+        result = build(tmp_path, "x.oci.sif", "--json", *with_builder(builder))
         assert result.returncode == 1
         happened = events(result.stdout)
         failed = happened[-1]
@@ -183,9 +189,7 @@ class TestEveryBuilder:
         (tmp_path / "sub").mkdir()
         for name in ("secret.key", "secret.pub", "sub/x.o", "sub/x.c"):
             (tmp_path / name).write_text(name)
-        result = build(
-            tmp_path, "x.sif", "--no-https", "--builder", builder, "--target=one", "-f", "Else", "."
-        )
+        result = build(tmp_path, "x.sif", *with_builder(builder), "--target=one", "-f", "Else", ".")
         assert result.returncode == 0, result.stderr
         sent = {"secret.key": False, "secret.pub": True, "sub/x.o": False, "sub/x.c": True}
         assert {name: content(tmp_path / "x.sif", f"/all/{name}") == name for name in sent} == sent
@@ -203,7 +207,7 @@ class TestEveryBuilder:
         locked_registry.push(made, name)
         reference = f"{locked_registry.host}/{name}:latest"
         write(tmp_path, f"FROM {reference}\nRUN echo {tmp_path} > /made\n")
-        words = ("x.sif", "--no-https", "--builder", builder)
+        words = ("x.sif", *with_builder(builder))
         secret = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         login = clean_home / ".singularity" / "docker-config.json"
         login.parent.mkdir()
@@ -221,7 +225,7 @@ class TestEveryBuilder:
             return  # Podman 4.3's service lets the running instruction end by itself
         before = containers(request)
         write(tmp_path, f"FROM {base}\nRUN echo {tmp_path}\nRUN echo begin && sleep 987.5\n")
-        argv = [*SIFDECK, "build", "x.sif", "--no-https", "--builder", builder, "--json"]
+        argv = [*SIFDECK, "build", "x.sif", *with_builder(builder), "--json"]
         with subprocess.Popen(
             argv,
             cwd=tmp_path,
