@@ -93,6 +93,7 @@ class LabScreen(ViewScreen):
         """Show the step, and begin to watch."""
         super().on_mount()
         self._show_step()
+        self.query_one("#output", Text).wrapping = True
         self.set_interval(_BEAT_S, self._watch)
         self.query_one("#line").focus()
 
@@ -201,6 +202,13 @@ class LabScreen(ViewScreen):
             self._show_state()
 
     # Typing
+
+    def go_back(self) -> bool:
+        """Leave the line; then the keys are the screen's again."""
+        if isinstance(self.focused, Input):
+            self.query_one("#reading").focus()
+            return True
+        return super().go_back()
 
     def action_type(self) -> None:
         """Go to the line in which commands are typed."""

@@ -125,8 +125,8 @@ async def test_a_step_is_done_and_noticed(app: Deck, workshop: Workshop) -> None
 async def test_steps_and_hints(app: Deck) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
-        app.screen.set_focus(None)
-        await pilot.press("h")
+        assert app.focused is app.screen.query_one("#line")
+        await pilot.press("escape", "h")
         assert ("First hint." in page(app), "Second hint." in page(app)) == (True, False)
         await pilot.press("h", "h")
         assert "Second hint." in page(app)
