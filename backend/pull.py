@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backend import events
 from backend.assembly import assembly_of, write_image, write_native_image
+from backend.cache import hold_cache
 from backend.copying import copy_range
 from backend.errors import BackendError, ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
@@ -229,9 +230,11 @@ class _Download:
         self._go = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "download")
         self._end: Future[None] = Future()
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         try:
+            self._held.enter_context(hold_cache(self._options.cache))
             self._end = self._thread.submit(self._run)
         except BaseException:  # a signal, while the thread starts
             self.__exit__()
@@ -242,6 +245,7 @@ class _Download:
         with contextlib.suppress(RuntimeError):  # closed: it has ended by itself
             self._loop.call_soon_threadsafe(self._cancel)
         self._thread.shutdown()
+        self._held.close()
 
     def image(self) -> RemoteImage:
         """Wait for the image that the reference means."""

@@ -42,6 +42,7 @@ VERBS: dict[str, str] = {
     "verify": "app.cli.verify:verify",
     "push": "app.cli.push:push",
     "copy": "app.cli.copy:copy",
+    "cache": "app.cli.cache:cache",
     "registry": "app.cli.registry:registry",
     "search": "app.cli.search:search",
     "tags": "app.cli.tags:tags",
