@@ -40,6 +40,9 @@ _TOKEN_S = 300
 """Seconds that a token lives, as in Docker Hub's; a client gets a new one when it must."""
 _MAX_USERS = 10_000
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
+_HASH = re.compile(
+    r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}|\{SHA\}[A-Za-z0-9+/]{27}="
+)
 _SCOPE = re.compile(r"(repository|registry):([a-z0-9._/-]+):([a-z*,]+)")
 
 
@@ -85,7 +88,7 @@ def parse_htpasswd(text: str) -> Users:
         user, colon, value = line.strip().partition(":")
         if not user or not colon:
             raise FormatError(f"line {number} of the password file is not user:hash")
-        if not re.fullmatch(r"\$2[abxy]\$\d\d\$[./A-Za-z0-9]{53}|\{SHA\}[A-Za-z0-9+/]{27}=", value):
+        if not _HASH.fullmatch(value):
             raise FormatError(
                 f"line {number} of the password file: {one_line(user, limit=40)} has a hash that"
                 " is neither bcrypt nor {SHA}",

@@ -649,7 +649,17 @@ async def test_password_files() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "# nobody\n", "ann\n", "ann:secret\n", "ann:$apr1$x$y\n", ":{SHA}x\n", "a:$2y$05$\n"],
+    [
+        "",
+        "# nobody\n",
+        "ann\n",
+        "ann:secret\n",
+        "ann:$apr1$x$y\n",
+        ":{SHA}x\n",
+        "a:$2y$05$\n",
+        f"a:$2b$99${'.' * 53}\n",
+        f"a:$2x$05${'.' * 53}\n",
+    ],
 )
 def test_other_password_files_are_refused(text: str) -> None:
     with pytest.raises(FormatError):
