@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend import pull
 from backend.errors import FormatError, UsageError
 from backend.escape import one_line
 from backend.oci.digest import parse_digest
@@ -116,6 +115,8 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
         NotFoundError: The source is not there any more.
         BackendError: As for a pull.
     """
+    from backend.pull import pull_image  # brings the whole registry client along
+
     image = read_ocisif(path)
     source = read_provenance(image.manifest.annotations)
     if not source.reference or not source.digest:
@@ -134,7 +135,7 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
             cache=folder / "cache",
             shared_cache=None,
         )
-        made = pull.pull_image(reference, folder / "again.sif", again, report).path
+        made = pull_image(reference, folder / "again.sif", again, report).path
         differences = _differences(image, read_ocisif(made))
         changes = _changed_files(made, path) if differences else ()
     return SourceCheck(reference=str(reference), differences=differences, changes=changes)
