@@ -21,10 +21,17 @@ from backend.jobs import Job, Jobs
 from backend.jobs.identity import start_ticks, this_process
 from backend.jobs.record import Exit, write_exit, write_job
 from backend.paths import jobs_home
+from backend.sif.ocisif import read_ocisif
+from tests.support.images import busybox_layer, image
+from tests.support.registry import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.support.registry import Registry
+
+__all__ = ["registry"]
 
 SIFDECK = (sys.executable, "-P", "-c", "import sys, sifdeck; sys.exit(sifdeck.main())")
 LIMIT_S = 20.0
@@ -199,6 +206,27 @@ class TestRunning:
         running = everything.get(job.number)
         assert running.state == "running"
         assert start_ticks(running.process.pid) == running.process.start
+
+    def test_a_pull_is_finished_after_the_login_has_ended(
+        self, everything: Jobs, registry: Registry, tmp_path: Path
+    ) -> None:
+        made = image([busybox_layer()])
+        registry.push(made, "jobs/pulled")
+        words = [*SIFDECK, *self.pull(registry.host)[:2]]
+        command = " ".join(f"'{word}'" for word in words)
+        leader, master = pty.fork()
+        if leader == 0:
+            uri = f"docker://{registry.host}/jobs/pulled"
+            script = f"cd {tmp_path}; {command} --job --dir {tmp_path} {uri}; kill -9 $$"
+            os.execvp("sh", ["sh", "-c", script])  # noqa: S606  (a login)
+        os.waitpid(leader, 0)
+        os.close(master)
+        wait_until(lambda: everything.get(1).is_over)
+        view = everything.view(1)
+        view.refresh()
+        assert everything.get(1).state == "done", view.progress.ended
+        assert [layer.state for layer in view.progress.layers] == ["done"]
+        assert read_ocisif(tmp_path / "pulled_latest.oci.sif").layers
 
     def test_starting_is_one_short_process(self, everything: Jobs, silent_registry: str) -> None:
         result = subprocess.run(
