@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.segment import Segments
 from textual import on, work
 from textual.app import App
 from textual.css.query import NoMatches
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from app.commands import CommandLine
     from app.desk import Desk
     from app.forms import Form
+    from backend.jobs.record import JobKind
 
 _BEAT_S = 1.0
 """Seconds between two looks at the jobs while some run and nothing happens."""
@@ -158,6 +160,18 @@ class Deck(App[int]):
             self.notify(f"{len(ended)} jobs ended while you were away{bad}: 3", timeout=10)
         for clash in check_keys(self.desk.config.keys):
             self.notify(clash, severity="warning", timeout=10)
+
+    def _fatal_error(self) -> None:
+        """End after a bug with its traceback; Textual's own would print local variables too.
+
+        Among those are what was typed into the login form.
+        """
+        from rich.traceback import Traceback
+
+        self.bell()
+        segments = self.console.render(Traceback(show_locals=False), self.console.options)
+        self._exit_renderables.append(Segments(segments))
+        self._close_messages_no_wait()
 
     def _end(self, number: int) -> None:
         self.exit(return_code=128 + number)
@@ -372,11 +386,13 @@ class Deck(App[int]):
 
         answers = await self.push_screen_wait(FillDialog(form))
         if answers is not None:
-            self._start_job(form.compose(answers))
+            command = form.compose(answers)
+            self._start_job(command, title=answers.get(form.about) or command.argv[-1])
 
-    def _start_job(self, command: CommandLine) -> None:
+    def _start_job(self, command: CommandLine, *, title: str) -> None:
+        kind: JobKind = "build" if command.argv[0] == "build" else "network"
         try:
-            job = self.desk.jobs.start(command.argv, title=command.argv[-1])
+            job = self.desk.jobs.start(command.argv, title=title, kind=kind)
         except BackendError as error:
             self._show(trouble_of(error, str(command)))
         else:

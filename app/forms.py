@@ -61,6 +61,7 @@ class Form:
         compose: Answers to command line.
         check: Raises UsageError when the answers make no sense; may return a line to show.
         note: A sentence below the fields.
+        about: Key of the field that says what a job works on.
     """
 
     title: str
@@ -69,6 +70,7 @@ class Form:
     compose: Callable[[Mapping[str, str]], CommandLine]
     check: Callable[[Mapping[str, str]], str] = field(default=lambda _answers: "")
     note: str = ""
+    about: str = "reference"
 
 
 def _flag(key: str, label: str, *, on: bool = False) -> Field:
@@ -288,6 +290,7 @@ def build_form(folder: Path) -> Form:
             _flag("force", "Overwrite"),
         ),
         compose=_compose_build,
+        about="target",
         check=_check_build,
         note="It becomes a job: it goes on when you quit or lose the connection.",
     )

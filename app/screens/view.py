@@ -268,7 +268,9 @@ class ViewScreen(Screen[None]):
         ]
         jobs = "jobs " + (", ".join(parts) or "none")
         head = f"sifdeck {self.desk.version}  {self.desk.user}"
-        self.query_one("#header", StatusLine).show(head, f"{board.place}   {jobs}")
+        both = f"{board.place}   {jobs}"
+        fits = len(head) + len(both) + 4 <= self.size.width
+        self.query_one("#header", StatusLine).show(head, both if fits else jobs)
         active = running + queued
         self.query_one("#views", ViewTabs).show(self.TAB, {"jobs": str(active)} if active else {})
         if self.query("#dock"):

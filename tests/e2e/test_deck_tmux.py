@@ -152,3 +152,38 @@ def is_running(pid: int) -> bool:
     except OSError:
         return False
     return state.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def inside_tmux(terminal: Terminal) -> str:
+    """Return the assignment that tells a program of the tmux around it."""
+    return f"TMUX={terminal.socket},{terminal.value('pid')},0"
+
+
+def test_a_copy_reaches_tmux_with_its_default_settings(terminal: Terminal) -> None:
+    terminal.type(f"{inside_tmux(terminal)} sifdeck deck\n")
+    terminal.wait("No image files here yet")
+    terminal.press("y")
+    terminal.wait("by way of tmux")
+    assert terminal.tmux("show-buffer") == "sifdeck inspect IMAGE"
+
+
+@pytest.mark.registry
+@pytest.mark.runtime
+def test_inside_tmux_a_container_gets_a_window_which_is_used_again(
+    terminal: Terminal, registry: Registry
+) -> None:
+    made = images.image([images.busybox_layer()], config={"Cmd": ["sh"], "Env": ["PATH=/bin"]})
+    registry.push(made, "deck/window", "1.0")
+    terminal.type(f"sifdeck pull --no-https docker://{registry.host}/deck/window:1.0\n")
+    terminal.wait("Complete")
+    terminal.type(f"clear; {inside_tmux(terminal)} sifdeck deck\n")
+    terminal.wait("1 images")
+    for _ in range(2):
+        terminal.press("s")
+        terminal.wait("(o) new tmux window")
+        terminal.press("C-s")
+        terminal.until(lambda: terminal.tmux("list-windows").count("\n") == 2)
+        terminal.wait("sifdeck>")
+        terminal.until(lambda: terminal.value("window_index") == "1")
+        terminal.tmux("select-window", "-t", "t:0")
+    assert "[1 Images]" in terminal.text

@@ -75,7 +75,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     """Wait until something is so."""
     end = time.monotonic() + LIMIT_S
     while not condition():
-        assert time.monotonic() < end, "it did not happen"
+        if time.monotonic() > end:
+            raise AssertionError("it did not happen")
         time.sleep(0.05)
 
 
