@@ -112,7 +112,7 @@ def _verify_file(ctx: click.Context, image: Path, key: Path | None, *, as_json: 
         click.echo("ERROR:   The file holds neither digests nor signatures", err=True)
         return ExitCode.VERIFICATION
     if not ctx.obj["quiet"]:
-        counts = f"{len(blobs)} objects and {len(signatures)} signatures"
+        counts = f"{len(blobs)} objects" + (f", {len(signatures)} signatures" if signatures else "")
         click.echo(f"INFO:    All is well: {counts} checked", err=True)
     return ExitCode.OK
 

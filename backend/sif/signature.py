@@ -9,7 +9,6 @@ digests match the file.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from backend.errors import FormatError, ToolFailedError, UsageError
 from backend.escape import one_line
 from backend.oci.json import Node, load
-from backend.process import run_tool
 from backend.sif.records import GROUP_MASK, DataType
 
 if TYPE_CHECKING:
@@ -134,6 +132,10 @@ def _check(
 
 def _open_cleartext(data: bytes, keyrings: Sequence[Path]) -> tuple[State, str, bytes]:
     """Return the state of an OpenPGP message, who signed it, and its text."""
+    import asyncio
+
+    from backend.process import run_tool
+
     with tempfile.TemporaryDirectory(prefix="sifdeck-gpg.") as home:
         argv = ["gpg", "--homedir", home, "--batch", "--no-default-keyring"]
         argv += ["--trust-model", "always", "--status-fd", "2"]
