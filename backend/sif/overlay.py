@@ -77,7 +77,7 @@ def create_overlay(path: Path, new: NewOverlay) -> None:
     if new.size_mib < MIN_SIZE_MIB:
         raise UsageError(f"image size must be equal or greater than {MIN_SIZE_MIB} MiB")
     if not path.exists():
-        with StagedFile(path, mode=0o666) as staged:
+        with StagedFile(path, mode=0o600) as staged:
             _make_filesystem(staged.fd, 0, path.parent, new)
             staged.commit()
         return

@@ -112,6 +112,7 @@ def test_overlay_that_takes_its_space_at_once(tmp_path: Path) -> None:
     path = tmp_path / "overlay.img"
     create_overlay(path, NewOverlay(size_mib=70))
     assert path.stat().st_size == 70 << 20
+    assert path.stat().st_mode & 0o777 == 0o600
     assert path.stat().st_blocks * 512 >= 70 << 20
     check_ext3(path.read_bytes(), tmp_path)
 
