@@ -161,6 +161,11 @@ def _places(source: str, file: str, stack: ExitStack) -> tuple[Path | None, str]
     from backend.errors import UsageError
 
     if is_remote(source):
+        if file:
+            raise UsageError(
+                "-f names a file of this machine, and the context is not on it",
+                hint="a folder of a repository goes into the address: URL#BRANCH:FOLDER",
+            )
         return None, source
     if "-" in {source, file}:
         context = _temporary_folder(stack) if source == "-" else Path(source)

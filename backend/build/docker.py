@@ -107,17 +107,21 @@ class DockerApi:
         else:
             image = self._build_classic(request, dockerfile, logins, report)
         archive = folder / "image.tar"
-        with (
-            self._request("GET", f"/images/{quote(image)}/get") as answer,
-            archive.open("wb") as file,
-        ):
-            shutil.copyfileobj(answer, file, _COPY_CHUNK)
-        if (
-            self._kind == "buildkit"
-        ):  # its cache is apart; the classic builder's cache is its images
+        try:
+            with (
+                self._request("GET", f"/images/{quote(image)}/get") as answer,
+                archive.open("wb") as file,
+            ):
+                shutil.copyfileobj(answer, file, _COPY_CHUNK)
+        finally:
+            self._forget(image)
+        return Reference(transport="docker-archive", path=str(archive))
+
+    def _forget(self, image: str) -> None:
+        """Remove BuildKit's image, whose cache is apart; the classic cache is its images."""
+        if self._kind == "buildkit":
             with self._request("DELETE", f"/images/{quote(image)}?noprune=1"):
                 pass
-        return Reference(transport="docker-archive", path=str(archive))
 
     def _build_with_buildkit(
         self, request: BuildRequest, dockerfile: Dockerfile, report: Report

@@ -429,6 +429,7 @@ class TestCommandLine:
             (["x.sif", "args", "--build-arg", "A"], 2, "--build-arg 'A' is not NAME=VALUE"),
             (["x.sif", "args", "--source-date-epoch", "soon"], 2, "seconds since 1970"),
             (["x.sif", "args", "--builder", "kaniko"], 2, "known: buildctl, buildx, docker"),
+            (["x.sif", "https://h/x.git", "-f", "args"], 2, "URL#BRANCH:FOLDER"),
             (["x.sif", "args", "-t", "oras://h/x:1"], 2, "is no name in a registry"),
             (["x.sif", "args", "--native", "--keep-layers"], 2, "leave --keep-layers out"),
             (["args", "args"], 1, "build target 'args' already exists"),
