@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from backend.errors import LaunchError, UsageError
@@ -48,6 +49,8 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
     identity = identify(caller, _choose_user(runnable, options, caller))
     runtime = engine.choose_engine(options.runtime, identity)
     _check(options, runtime, caller)
+    if not caller.real_root and host.has_masked_proc():
+        options = replace(options, share_pids=True)
     place = Place(
         session=find_session(),
         memory=host.memory_limit(),
@@ -132,7 +135,7 @@ def _describe(
         privileges=grant(options, identity),
         mounts=mounts.entries,
         hostname=options.hostname,
-        share_pids=options.share_pids or (not place.real_root and host.has_masked_proc()),
+        share_pids=options.share_pids,
         own_network=options.network == "none",
         read_only=not (options.compat or options.writable or options.writable_tmpfs),
         keep_groups=options.keep_groups,

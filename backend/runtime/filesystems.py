@@ -170,7 +170,10 @@ def mount_overlay(servers: Servers, lowers: Sequence[str], session: str, plan: P
     place = _upper(servers, session, plan)
     options = f"lowerdir={':'.join(lowers)},upperdir={place}/upper,workdir={place}/work"
     try:
-        _mount_kernel_overlay(place, rootfs, options, on_fuse=plan["upper"]["offset"] >= 0)
+        # Nor does it know the whiteouts that fuse-overlayfs may have left in an ext3.
+        kinds = {layer["kind"] for layer in plan["layers"]}
+        on_fuse = plan["upper"]["offset"] >= 0 or "ext3" in kinds
+        _mount_kernel_overlay(place, rootfs, options, on_fuse=on_fuse)
     except OSError as error:
         if not plan["overlayfuse"]:
             raise LaunchError(
