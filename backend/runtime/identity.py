@@ -22,6 +22,8 @@ Mode = Literal["root", "subordinate", "single"]
 
 MIN_SUBORDINATE = 65536
 """Ids that an ordinary image needs; fewer are as good as none."""
+_ALL_IDS = (1 << 32) - 1
+"""As many as the machine's own user namespace has."""
 _MAX_ID = (1 << 32) - 2
 _MAX_GROUPS = 64
 """Supplementary groups taken from an image's group file."""
@@ -60,6 +62,7 @@ class Caller:
         gid_range: The same for gids.
         map_tools: Paths of newuidmap and newgidmap; empty when they cannot be used.
         real_root: Root of the machine, not of a user namespace.
+        lone: Alone in the user namespace we were started in, as ``unshare -r`` makes it.
     """
 
     uid: int
@@ -71,11 +74,12 @@ class Caller:
     gid_range: tuple[int, int] | None = None
     map_tools: tuple[str, ...] = ()
     real_root: bool = False
+    lone: bool = False
 
     @property
     def mode(self) -> Mode:
         """Which of the three ways of mapping this caller has."""
-        if self.uid == 0:
+        if self.uid == 0 and not self.lone:
             return "root"
         return "subordinate" if self.uid_range and self.gid_range and self.map_tools else "single"
 
@@ -213,6 +217,7 @@ def read_caller(map_tools: tuple[str, ...]) -> Caller:
     except KeyError:  # no passwd entry: a user of LDAP on a bad day, or of a container
         name, home = str(uid), os.environ.get("HOME") or "/"
     ranges = uid != 0 and bool(map_tools)
+    known = _known_ids()
     return Caller(
         uid=uid,
         gid=gid,
@@ -222,13 +227,15 @@ def read_caller(map_tools: tuple[str, ...]) -> Caller:
         uid_range=_subordinate("/etc/subuid", name, uid) if ranges else None,
         gid_range=_subordinate("/etc/subgid", name, uid) if ranges else None,
         map_tools=map_tools,
-        real_root=uid == 0 and _is_initial_namespace(),
+        real_root=uid == 0 and known == _ALL_IDS,
+        lone=known == 1,
     )
 
 
-def _is_initial_namespace() -> bool:
+def _known_ids() -> int:
+    """Return how many user ids our user namespace has."""
     with open("/proc/self/uid_map", encoding="ascii") as lines:
-        return lines.read().split()[2:] == ["4294967295"]
+        return sum(int(line.split()[2]) for line in lines)
 
 
 def _subordinate(path: str, name: str, uid: int) -> tuple[int, int] | None:

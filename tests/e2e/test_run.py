@@ -97,6 +97,18 @@ def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, la
     assert b"xtract" not in outcomes[1].stderr
 
 
+@pytest.mark.parametrize("runtime", ["crun", "builtin"])
+def test_a_namespace_of_one_id_is_enough(runtime: str, folder: Path, layer: bytes) -> None:
+    root = somebody("root")
+    image = containers.oci_sif(folder / f"one-{runtime}.oci.sif", [layer], {"User": "appuser"})
+    command = [containers.SIFDECK, "exec", "--runtime", needs(runtime), str(image)]
+    done = subprocess.run(
+        [*root.command(["unshare", "-Ur"]), *command, "stat", "-c", "%u", "/home/appuser"],
+        input=b"", capture_output=True, timeout=60, check=False, env=root.environment(), cwd="/",
+    )  # fmt: skip
+    assert (done.stdout, done.stderr, done.returncode) == (b"1000\n", b"", 0)
+
+
 def test_run_takes_entrypoint_and_arguments(folder: Path, layer: bytes, busybox: Path) -> None:
     root = somebody("root")
     config = {"Entrypoint": ["echo", "entry"], "Cmd": ["cmd"]}

@@ -36,6 +36,7 @@ MANY = Caller(
 )
 ONE = Caller(uid=1502, gid=1502, name="bob", home="/home/bob", groups=(1502, 27))
 ROOT = Caller(uid=0, gid=0, name="root", home="/root", real_root=True)
+LONE = Caller(uid=0, gid=0, name="root", home="/root", lone=True)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,12 @@ ROOT = Caller(uid=0, gid=0, name="root", home="/root", real_root=True)
 )
 def test_user_is_looked_up_in_the_image(spec: str, wanted: User) -> None:
     assert resolve_user(spec, PASSWD, GROUP) == wanted
+
+
+def test_root_of_a_namespace_of_one_id_has_one_id() -> None:
+    identity = identify(LONE, User(uid=1000, gid=1000, groups=(8,)))
+    assert (identity.mode, identity.uids, identity.nested) == ("single", ((0, 0, 1),), True)
+    assert identity.user.groups == ()
 
 
 @pytest.mark.parametrize("spec", ["nobody", "app:nogroup", "worse", "99999999999"])
