@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -187,3 +188,30 @@ def test_inside_tmux_a_container_gets_a_window_which_is_used_again(
         terminal.until(lambda: terminal.value("window_index") == "1")
         terminal.tmux("select-window", "-t", "t:0")
     assert "[1 Images]" in terminal.text
+
+
+def test_a_job_outlives_a_killed_deck_and_is_cancelled_from_the_next(terminal: Terminal) -> None:
+    with socket.socket() as silent:  # takes connections, and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        pid = open_deck(terminal)
+        terminal.press("p")
+        terminal.wait("Pull an image")
+        terminal.type(f"{address}/deck/never:1")
+        terminal.press("Tab", "Tab", "Tab", "Tab", "Tab", "Right")
+        terminal.wait("sifdeck pull --no-https")
+        terminal.press("C-s")
+        terminal.wait("1 running")
+        os.kill(pid, signal.SIGKILL)
+        terminal.until(lambda: not is_running(pid))
+        terminal.type("stty sane; sifdeck reset-tty; clear; sifdeck deck\n")
+        terminal.wait("1 running")
+        terminal.press("3")
+        terminal.wait("deck/never:1")
+        terminal.press("x")
+        terminal.wait("Cancel 1 jobs?")
+        terminal.press("Tab", "Enter")
+        terminal.wait("cancelled")
+        terminal.press("q")
+        terminal.wait("shell>", gone="[3 Jobs")
