@@ -74,3 +74,11 @@ def start_job(ctx: click.Context, *, title: str, after: tuple[int, ...]) -> int:
         if not ctx.obj["quiet"]:
             click.echo(f"INFO:    Job {job.number}: sifdeck jobs log -f {job.number}", err=True)
     return 0
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON that is safe on a terminal, whatever an image put into it."""
+    import json
+
+    # ASCII only, so that control characters are escaped; DEL alone JSON leaves as it is.
+    click.echo(json.dumps(value, indent=4).replace("\x7f", "\\u007f"))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from app.cli.common import echo_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -35,16 +37,16 @@ def inspect(image: Path, *, everything: bool, as_json: bool, **wanted: bool) -> 
     found = inspect_file(image)
     chosen = [name for name, is_wanted in wanted.items() if is_wanted]
     if everything:
-        _echo_json(_attributes(found.attributes))
+        echo_json(_attributes(found.attributes))
     elif chosen and as_json:
-        _echo_json(
+        echo_json(
             _attributes({key: found.attributes[key] for key in chosen if key in found.attributes})
         )
     elif chosen:
         for line in _chosen_lines(found, chosen):
             click.echo(line)
     elif as_json:
-        _echo_json(inspection_json(found))
+        echo_json(inspection_json(found))
     else:
         for line in _overview(found):
             click.echo(line)
@@ -52,13 +54,6 @@ def inspect(image: Path, *, everything: bool, as_json: bool, **wanted: bool) -> 
 
 def _attributes(attributes: object) -> dict[str, object]:
     return {"data": {"attributes": attributes}, "type": "container"}
-
-
-def _echo_json(value: object) -> None:
-    import json
-
-    # ASCII only: what a hostile image holds reaches a terminal as \u escapes.
-    click.echo(json.dumps(value, indent=4))
 
 
 def _chosen_lines(found: Inspection, chosen: Iterable[str]) -> Iterator[str]:

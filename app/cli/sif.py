@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from app.cli.common import echo_json
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import BinaryIO
@@ -61,7 +63,7 @@ def list_(file: Path, *, as_json: bool) -> None:
 
     with SifFile(file) as opened:
         if as_json:
-            _echo_json([describe(one) for one in opened.descriptors])
+            echo_json([describe(one) for one in opened.descriptors])
         else:
             click.echo(list_text(opened.descriptors), nl=False)
 
@@ -78,7 +80,7 @@ def info(number: int, file: Path, *, as_json: bool) -> None:
     with SifFile(file) as opened:
         found = opened.find(number)
     if as_json:
-        _echo_json(describe(found))
+        echo_json(describe(found))
     else:
         click.echo(info_text(found), nl=False)
 
@@ -229,9 +231,3 @@ def set_primary(number: int, file: Path) -> None:
 
     with edit_sif(file) as editor:
         editor.set_primary(number)
-
-
-def _echo_json(value: object) -> None:
-    import json
-
-    click.echo(json.dumps(value, indent=2))

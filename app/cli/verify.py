@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.access import access_options
+from app.cli.common import echo_json
 from app.cli.progress import reporting
 
 if TYPE_CHECKING:
@@ -141,13 +142,12 @@ def _echo_checks(blobs: Sequence[BlobCheck], signatures: Sequence[SignatureCheck
 
 def _echo_checks_json(blobs: Sequence[BlobCheck], signatures: Sequence[SignatureCheck]) -> None:
     import dataclasses
-    import json
 
     document = {
         "objects": [dataclasses.asdict(one) | {"sound": one.is_sound} for one in blobs],
         "signatures": [dataclasses.asdict(one) | {"sound": one.is_sound} for one in signatures],
     }
-    click.echo(json.dumps(document, indent=4))
+    echo_json(document)
 
 
 def _verify_source(
@@ -168,8 +168,6 @@ def _verify_source(
 
 
 def _echo_json(found: SourceCheck) -> None:
-    import json
-
     changes = [
         {"state": one.state, "path": os.fsdecode(b"/" + one.path), "what": list(one.what)}
         for one in found.changes
@@ -180,7 +178,7 @@ def _echo_json(found: SourceCheck) -> None:
         "differences": list(found.differences),
         "files": changes,
     }
-    click.echo(json.dumps(document, indent=4))
+    echo_json(document)
 
 
 def _echo(found: SourceCheck) -> None:
