@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING
 
 from humanize import naturalsize
 
+from backend.blobprogress import BlobProgress
 from backend.errors import BackendError, NetworkError, SpaceError, VerificationError
-from backend.events import Blob
-from backend.oci.digest import hasher, short
+from backend.oci.digest import hasher
 from backend.registry.client import wrong_size
 from backend.registry.retry import ATTEMPTS, wait_before
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator
     from pathlib import Path
 
-    from backend.events import BlobState, Report
+    from backend.events import Report
     from backend.oci.digest import Digest
     from backend.oci.image import Descriptor
     from backend.oci.source import BlobSource, RemoteImage
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 _BATCH = 2 << 20
 """Bytes handed to a worker thread at once; smaller ones cost more in hand-over than in work."""
-_REPORT_EVERY_S = 0.1
 _POLL_S = (0.05, 0.5)
 """Seconds between looks at a lock that another process holds: at first, and at most."""
 _PACE_S, _PACE_BYTES = 60.0, 64 << 10
@@ -101,7 +100,7 @@ class Store:
             AuthenticationError: We are not let in.
             SpaceError: The file system is full; see :meth:`fetch_layers`.
         """
-        progress = _Progress(descriptor, role, index, report)
+        progress = BlobProgress(descriptor, role, index, report)
         if local := client.local_file(descriptor):
             await asyncio.to_thread(_verify_file, local, descriptor)
             progress.tell("exists", descriptor.size)
@@ -140,7 +139,7 @@ class Store:
         """
         reference, layers = image.reference, image.manifest.layers
         for number, layer in enumerate(layers):
-            _Progress(layer, "layer", number, report).tell("waiting", 0)
+            BlobProgress(layer, "layer", number, report).tell("waiting", 0)
         places = asyncio.Semaphore(self._parallel)
 
         async def fetch_layer(number: int) -> None:
@@ -172,7 +171,11 @@ class Store:
                     partial.discard()
 
     async def _fetch(
-        self, client: BlobSource, reference: Reference, descriptor: Descriptor, progress: _Progress
+        self,
+        client: BlobSource,
+        reference: Reference,
+        descriptor: Descriptor,
+        progress: BlobProgress,
     ) -> bool:
         """Bring a blob here; return whether it was, or another process brought it."""
         path = self.blob_path(descriptor.digest)
@@ -311,7 +314,7 @@ def _check_digest(wanted: Digest, found: hashlib._Hash) -> None:
 
 
 async def _download(
-    source: BlobSource, reference: Reference, partial: _Partial, progress: _Progress
+    source: BlobSource, reference: Reference, partial: _Partial, progress: BlobProgress
 ) -> None:
     """Complete and verify a partial file.
 
@@ -338,7 +341,7 @@ async def _download(
 
 
 async def _receive_all(
-    source: BlobSource, reference: Reference, partial: _Partial, progress: _Progress
+    source: BlobSource, reference: Reference, partial: _Partial, progress: BlobProgress
 ) -> None:
     """Receive the rest of a blob, in several requests when connections are cut."""
     attempt = 1
@@ -364,7 +367,7 @@ async def _receive_all(
 
 
 async def _receive(
-    source: BlobSource, reference: Reference, partial: _Partial, progress: _Progress
+    source: BlobSource, reference: Reference, partial: _Partial, progress: BlobProgress
 ) -> None:
     """Receive bytes from one request until they end."""
     wanted = partial.descriptor
@@ -412,46 +415,6 @@ class _Pace:
                 f"only {here - self._from} bytes came in {_PACE_S:g} s", transient=True
             )
         self._since, self._from = now, here
-
-
-class _Progress:
-    """Reports how far one blob is, at a bearable rate."""
-
-    def __init__(self, descriptor: Descriptor, role: str, index: int, report: Report) -> None:
-        self.done = 0
-        self._descriptor = descriptor
-        self._role = role
-        self._index = index
-        self._report = report
-        self._state: BlobState | None = None
-        self._told_at = 0.0
-
-    def tell(self, state: BlobState, done: int, *, note: str = "") -> None:
-        """Report, unless the same state was reported a moment ago."""
-        self.done = done
-        now = time.monotonic()
-        if state == self._state and now - self._told_at < _REPORT_EVERY_S:
-            return
-        self._state, self._told_at = state, now
-        self._report(
-            Blob(
-                digest=self._descriptor.digest,
-                role=self._role,
-                index=self._index,
-                state=state,
-                done=done,
-                size=self._descriptor.size,
-                note=note,
-            )
-        )
-
-    def failed(self, error: BackendError) -> BackendError:
-        """Report an error, and return it with what was kept."""
-        if self.done and not error.kept and not isinstance(error, SpaceError):
-            size = naturalsize(self._descriptor.size)
-            error.kept = f"{naturalsize(self.done)} of {size} of {short(self._descriptor.digest)}"
-        self.tell("failed", self.done, note=error.message)
-        return error
 
 
 async def _all_or_none(works: Iterable[Coroutine[object, object, None]]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import TYPE_CHECKING, Protocol
 
-from backend import events
+from backend.blobprogress import BlobProgress
 from backend.errors import BackendError, FormatError
 from backend.oci import media
 from backend.oci.image import parse_index, parse_manifest
@@ -14,7 +13,7 @@ from backend.oci.image import parse_index, parse_manifest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from backend.events import BlobState, Report
+    from backend.events import Report
     from backend.oci.digest import Digest
     from backend.oci.image import Descriptor
     from backend.oci.source import BlobSource, RawManifest, Source
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 4
 _MAX_DEPTH = 4
-_REPORT_EVERY_S = 0.1
 
 
 class Destination(Protocol):
@@ -34,46 +32,12 @@ class Destination(Protocol):
         descriptor: Descriptor,
         source: BlobSource,
         origin: Reference,
-        progress: Progress,
+        progress: BlobProgress,
     ) -> None:
         """Bring one blob there, unless it is there."""
 
     async def put_manifest(self, reference: Reference, raw: RawManifest, version: str) -> None:
         """Put a manifest or index under a tag or its digest; what it names is there."""
-
-
-class Progress:
-    """Reports how far one blob is, at a bearable rate.
-
-    Attributes:
-        index: Of the blob in its image.
-        report: Where the events go.
-    """
-
-    def __init__(self, descriptor: Descriptor, index: int, report: Report) -> None:
-        self.index = index
-        self.report = report
-        self._descriptor = descriptor
-        self._state = ""
-        self._told_at = 0.0
-
-    def tell(self, state: BlobState, done: int, *, note: str = "") -> None:
-        """Report, unless the same state was reported a moment ago."""
-        now = time.monotonic()
-        if state == self._state and now - self._told_at < _REPORT_EVERY_S:
-            return
-        self._state, self._told_at = state, now
-        self.report(
-            events.Blob(
-                digest=self._descriptor.digest,
-                role="layer",
-                index=self.index,
-                state=state,
-                done=done,
-                size=self._descriptor.size,
-                note=note,
-            )
-        )
 
 
 async def copy_image(
@@ -144,7 +108,7 @@ class _Copy:
             raise _first(errors) from errors
 
     async def _bring_blob(self, number: int, descriptor: Descriptor) -> None:
-        progress = Progress(descriptor, number, self._report)
+        progress = BlobProgress(descriptor, "layer", number, self._report)
         progress.tell("waiting", 0)
         async with self._places:
             try:
@@ -152,7 +116,7 @@ class _Copy:
                     self._target, descriptor, self._source, self._origin, progress
                 )
             except BackendError as error:
-                progress.tell("failed", 0, note=error.message)
+                progress.tell("failed", progress.done, note=error.message)
                 raise
 
 

@@ -6,6 +6,7 @@ image for a platform, whatever the source is.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -109,10 +110,11 @@ async def read_blob(source: Source, reference: Reference, descriptor: Descriptor
     """
     check_document_size(descriptor)
     data = bytearray()
-    async for chunk in source.stream_blob(reference, descriptor):
-        data += chunk
-        if len(data) > descriptor.size:
-            break
+    async with aclosing(source.stream_blob(reference, descriptor)) as chunks:
+        async for chunk in chunks:
+            data += chunk
+            if len(data) > descriptor.size:
+                break
     verify(bytes(data), descriptor.digest, size=descriptor.size)
     return bytes(data)
 

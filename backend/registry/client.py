@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode
@@ -213,15 +214,10 @@ class RegistryClient:
         async with self.session.open(
             "GET", there.registry, target, scope=scope, headers=headers
         ) as response:
-            if response.status_code == 416:
-                raise wrong_size(descriptor, offset)
-            if response.status_code not in {200, 206}:
-                raise await problem(response, f"blob {descriptor.digest} of {there.name}")
-            skip = _bytes_to_skip(response, descriptor, offset)
-            async for chunk in response.aiter_raw():
-                if skip < len(chunk):
-                    yield chunk[skip:] if skip else chunk
-                skip = max(0, skip - len(chunk))
+            what = f"blob {descriptor.digest} of {there.name}"
+            async with aclosing(blob_bytes(response, descriptor, offset, what=what)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
         """Return None: what a registry has is not here."""
@@ -279,6 +275,29 @@ class RegistryClient:
                 raise FormatError(f"the {what} are more than {_MAX_NAMES:,}")
             target = _next_target(headers.get("link", ""), path)
         return found
+
+
+async def blob_bytes(
+    response: httpx.Response, descriptor: Descriptor, offset: int, *, what: str
+) -> AsyncGenerator[bytes]:
+    """Yield a blob from ``offset`` on out of the answer to a request with that Range.
+
+    A server may ignore the Range; what we have already is then passed over.
+
+    Raises:
+        NotFoundError: There is no such blob.
+        VerificationError: It has another size there.
+        NetworkError: It is another part, or cannot be had.
+    """
+    if response.status_code == 416:
+        raise wrong_size(descriptor, offset)
+    if response.status_code not in {200, 206}:
+        raise await problem(response, what)
+    skip = _bytes_to_skip(response, descriptor, offset)
+    async for chunk in response.aiter_raw():
+        if skip < len(chunk):
+            yield chunk[skip:] if skip else chunk
+        skip = max(0, skip - len(chunk))
 
 
 def pull_scope(reference: Reference) -> str:

@@ -22,11 +22,11 @@ from backend.registry.session import problem
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from backend.blobprogress import BlobProgress
     from backend.oci.image import Descriptor
     from backend.oci.source import BlobSource, RawManifest
     from backend.reference import Reference
     from backend.registry.session import Session
-    from backend.transfer import Progress
 
 _CHUNK = 16 << 20
 """Bytes of one request, and of memory; some registries take no less than 5 MiB at a time."""
@@ -51,7 +51,7 @@ class RegistryDestination:
         descriptor: Descriptor,
         source: BlobSource,
         origin: Reference,
-        progress: Progress,
+        progress: BlobProgress,
     ) -> None:
         """Bring one blob there.
 
@@ -141,7 +141,7 @@ class _Upload:
         self._location = location
         self._done = 0
 
-    async def run(self, source: BlobSource, origin: Reference, progress: Progress) -> None:
+    async def run(self, source: BlobSource, origin: Reference, progress: BlobProgress) -> None:
         """Send everything, go on after cuts, and have the registry check the digest."""
         attempt = 1
         while True:
@@ -162,7 +162,7 @@ class _Upload:
             else:
                 return
 
-    async def _send(self, source: BlobSource, origin: Reference, progress: Progress) -> None:
+    async def _send(self, source: BlobSource, origin: Reference, progress: BlobProgress) -> None:
         progress.tell("uploading", self._done)
         found = hasher(self._descriptor.digest)
         is_whole = self._done == 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from backend.oci import media
 from backend.oci.digest import digest_of_range, parse_digest
 from backend.oci.image import Descriptor, parse_manifest
 from backend.oci.json import load
-from backend.registry.client import wrong_size
+from backend.registry.client import blob_bytes
 from backend.registry.retry import ATTEMPTS, wait_before
 from backend.registry.session import problem
 from backend.registry.transport import read_body
@@ -136,16 +137,10 @@ class _LibrarySource:
         """Yield the file's bytes from ``offset`` on."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self._client.session.transport.open("GET", self._url, headers) as response:
-            if response.status_code not in {200, 206}:
-                raise await problem(response, str(reference))
-            skip = offset if response.status_code == 200 else 0
-            length = response.headers.get("content-length", "")
-            if length.isdecimal() and int(length) + offset - skip != descriptor.size:
-                raise wrong_size(descriptor, int(length) + offset - skip)
-            async for chunk in response.aiter_raw():
-                if skip < len(chunk):
-                    yield chunk[skip:]
-                skip = max(0, skip - len(chunk))
+            what = str(reference)
+            async with aclosing(blob_bytes(response, descriptor, offset, what=what)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
 
     def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
         """Return None."""

@@ -23,10 +23,10 @@ from backend.store import Store
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from backend.blobprogress import BlobProgress
     from backend.oci.digest import Digest
     from backend.oci.source import BlobSource, RawManifest
     from backend.reference import Reference
-    from backend.transfer import Progress
 
 _LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
@@ -54,11 +54,16 @@ class LayoutDestination:
         descriptor: Descriptor,
         source: BlobSource,
         origin: Reference,
-        progress: Progress,
+        progress: BlobProgress,
     ) -> None:
         """Bring one blob there, verified."""
         await self._store.fetch(
-            source, origin, descriptor, role="layer", index=progress.index, report=progress.report
+            source,
+            origin,
+            descriptor,
+            role=progress.role,
+            index=progress.index,
+            report=progress.report,
         )
 
     async def put_manifest(self, reference: Reference, raw: RawManifest, version: str) -> None:
