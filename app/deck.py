@@ -26,7 +26,6 @@ from textual.worker import WorkerCancelled
 from app import clipboard
 from app.board import Board
 from app.commands import BY_ID, check_keys
-from app.desk import OURSELVES
 from app.forms import WINDOW, build_form, custom_form, pull_form, run_form
 from app.handover import open_window, run_foreground
 from app.keysheet import help_lines
@@ -49,6 +48,7 @@ from backend.errors import BackendError, ToolError
 from backend.escape import one_line
 from backend.jobs import Watch
 from backend.process import run_tool
+from backend.program import OURSELVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

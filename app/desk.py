@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -35,10 +34,6 @@ class DiskUsage(Protocol):
     @property
     def free(self) -> int:
         """Bytes that we may still write."""
-
-
-OURSELVES = (sys.executable, "-P", "-c", "import sys, sifdeck; sys.exit(sifdeck.main())")
-"""This program again, as a process of its own; ``-P`` keeps the user's folder off its path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -30,9 +29,6 @@ from backend.sample import SampleImage, make_samples
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-OURSELVES = (sys.executable, "-P", "-c", "import sys, sifdeck; sys.exit(sifdeck.main())")
-"""The command line that we are, whatever PATH says."""
 
 USER, PASSWORD = "learner", "open-sesame"
 """The login of the registry.  No secret: it is on loopback, and every lab prints it."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.errors import ExitCode
 from backend.escape import one_line
-from backend.playground import OURSELVES, PASSWORD, PROJECT, USER
+from backend.playground import PASSWORD, PROJECT, USER
+from backend.program import OURSELVES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

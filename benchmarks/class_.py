@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.labs.progress import read_progress
-from backend.playground import OURSELVES, PASSWORD, USER, playing, remove_playground
+from backend.playground import PASSWORD, USER, playing, remove_playground
+from backend.program import OURSELVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -108,7 +108,7 @@ def start(ctx: click.Context, name: str, *, shell: bool) -> int:
     import subprocess
 
     from backend.labs.workshop import opened
-    from backend.playground import OURSELVES
+    from backend.program import OURSELVES
 
     with opened(ctx.obj["lab"].place(), name) as workshop:
         if shell:

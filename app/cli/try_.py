@@ -87,7 +87,8 @@ def _tour(ground: Playground) -> int:
     import signal
     import subprocess
 
-    from backend.playground import OURSELVES, PASSWORD, PROJECT, USER
+    from backend.playground import PASSWORD, PROJECT, USER
+    from backend.program import OURSELVES
 
     tour = (
         f"1  Log in: key 2, l: registry {ground.registry}, user {USER}, password {PASSWORD}\n"

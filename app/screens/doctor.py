@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from textual import work
 
 from app.commands import check_keys
-from app.desk import OURSELVES
 from app.screens.view import Text, ViewScreen, bindings
 from backend.errors import BackendError, ToolFailedError
 from backend.escape import one_line
+from backend.program import OURSELVES
 from widgets.line_view import Document
 from widgets.status_line import StatusLine
 

@@ -18,12 +18,12 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Input, Markdown, Static
 
 from app.commands import CommandLine
-from app.desk import OURSELVES
 from app.handover import run_foreground
 from app.screens.view import Text, ViewScreen, bindings
 from backend.errors import BackendError, ToolError, ToolFailedError
 from backend.escape import one_line, printable
 from backend.process import run_tool
+from backend.program import OURSELVES
 from widgets.line_view import Document
 from widgets.status_line import StatusLine
 

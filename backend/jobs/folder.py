@@ -9,7 +9,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from backend.jobs.identity import host_name, this_process
 from backend.jobs.masking import is_masked, kept_environment, mask_argv, mask_url
 from backend.jobs.record import Job, JobKind, read_job, write_atomically, write_job
 from backend.jobs.view import JobView
+from backend.program import OURSELVES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,9 +33,6 @@ _KINDS: dict[str, JobKind] = {"build": "build", "convert": "local"}
 _HISTORY = 200
 """Jobs that are kept; the oldest that are over go first."""
 
-_OURSELVES = (sys.executable, "-P", "-c", "import sys, sifdeck; sys.exit(sifdeck.main())")
-"""This program again.  ``-P`` keeps a ``sifdeck.py`` in the user's folder out of it."""
-
 
 class Jobs:
     """All jobs of a user.
@@ -48,7 +45,7 @@ class Jobs:
         program: Runs ``jobs _supervise FOLDER``.
     """
 
-    def __init__(self, root: Path, program: Sequence[str] = _OURSELVES) -> None:
+    def __init__(self, root: Path, program: Sequence[str] = OURSELVES) -> None:
         self.root = root
         self._program = tuple(program)
         self._known: dict[int, tuple[tuple[int, ...], Job]] = {}

@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from backend.errors import BackendError, FormatError, NotFoundError
 from backend.escape import one_line, printable
-from backend.playground import OURSELVES
+from backend.program import OURSELVES
 from backend.registry.credentials import lookup_keys, read_auth_file
 from backend.sif.file import SifFile
 from backend.sif.ocisif import read_ocisif

@@ -30,7 +30,8 @@ from backend.labs.progress import (
     write_progress,
 )
 from backend.paths import state_home
-from backend.playground import OURSELVES, PASSWORD, PROJECT, USER, Playground, playing
+from backend.playground import PASSWORD, PROJECT, USER, Playground, playing
+from backend.program import OURSELVES
 from backend.settings import variable
 
 if TYPE_CHECKING:
