@@ -28,6 +28,7 @@ from backend.assembly import assembly_of, write_image, write_native_image
 from backend.cache import hold_cache
 from backend.copying import copy_range
 from backend.errors import BackendError, ExistsError, VerificationError
+from backend.oci import media
 from backend.oci.platform import Platform, host_platform
 from backend.oci.source import check_document_size, read_blob, resolve
 from backend.paths import cache_home, shared_cache
@@ -37,6 +38,7 @@ from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Source, convert_documents
 from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, copy_sif, fetch_sif
+from backend.space import check_space
 from backend.squashfs.compression import Compression
 from backend.store import Store, unusable
 
@@ -57,6 +59,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+
+_PLAIN = frozenset({media.OCI_LAYER, media.DOCKER_LAYER})
+_LEAST_OF_PACKED, _LEAST_OF_TAR = 0.8, 0.3
+"""What a squashed layer has of the source's bytes, at the least as a rule."""
 
 FORMAT_VERSION = 1
 """Raised when the same source and options would give other bytes than before."""
@@ -376,6 +382,7 @@ def _converted_path(options: PullOptions, digest: str) -> Path:
 
 def _convert(download: _Download, name: str, target: Path, options: PullOptions) -> WrittenImage:
     """Fetch the blobs and write the SIF; ``name`` is recorded as the source's reference."""
+    _check_room(download.image(), target, options)
     download.begin()
     image = assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
     write = write_native_image
@@ -388,6 +395,20 @@ def _convert(download: _Download, name: str, target: Path, options: PullOptions)
         overwrite=options.overwrite,
         report=download.report,
     )
+
+
+def _check_room(image: RemoteImage, target: Path, options: PullOptions) -> None:
+    """Fail at once where an image cannot fit, rather than when the disk is full."""
+    store = Store(options.cache)
+    layers = {layer.digest: layer for layer in image.manifest.layers}.values()
+    missing = 0
+    if image.reference.transport != "oci":  # a layout's blobs are used where they lie
+        missing = sum(layer.size for layer in layers if not store.has(layer.digest))
+    made = sum(
+        int(layer.size * (_LEAST_OF_TAR if layer.media_type in _PLAIN else _LEAST_OF_PACKED))
+        for layer in layers
+    )
+    check_space({target.parent: (made, "the image"), options.cache: (missing, "the download")})
 
 
 def _find_converted(options: PullOptions, digest: str) -> Path | None:
