@@ -344,3 +344,30 @@ def test_docker_daemon(
     assert (
         read_ocisif(Path("a.sif")).layers[0].digest == read_ocisif(Path("b.sif")).layers[0].digest
     )
+
+
+def test_we_read_what_others_push(registry: Registry, podman: list[str]) -> None:
+    from oras.client import OrasClient
+
+    made = make("others")
+    layout = write_layout(Path("layout"), made)
+    there = f"{registry.host}/copy/by"
+    judge(
+        "skopeo",
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        f"oci:{layout}:latest",
+        f"docker://{there}-skopeo:1",
+    )
+    name = judge(*podman, "pull", "-q", f"oci:{layout}").strip()
+    judge(*podman, "push", "-q", "--tls-verify=false", name, f"{there}-podman:1")
+    assert run("pull", "a.sif", f"docker://{there}-skopeo:1") == 0
+    assert run("pull", "b.sif", f"docker://{there}-podman:1") == 0
+    layers = [read_ocisif(Path(file)).layers[0].digest for file in ("a.sif", "b.sif")]
+    assert layers[0] == layers[1]
+    client = OrasClient(hostname=registry.host, insecure=True)
+    kind = "application/vnd.sylabs.sif.layer.v1.sif"
+    client.push(target=f"{there}-oras:1", files=[f"a.sif:{kind}"], disable_path_validation=True)
+    assert run("pull", "c.sif", f"oras://{there}-oras:1") == 0
+    assert sif_digest("a.sif") == sif_digest("c.sif")

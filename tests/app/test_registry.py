@@ -443,3 +443,28 @@ def test_proxy_of_the_environment(
         monkeypatch.setenv("NO_PROXY", "far.invalid")
         assert deck("tags", "--no-https", "docker://far.invalid/app/proxied") == ExitCode.NETWORK
         assert "far.invalid" in deck.err
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (401, ExitCode.AUTHENTICATION),
+        (403, ExitCode.AUTHENTICATION),
+        (404, ExitCode.NOT_FOUND),
+        (429, ExitCode.NETWORK),
+        (500, ExitCode.NETWORK),
+    ],
+)
+def test_what_the_registry_answers_is_the_exit_status(
+    deck: Deck, registry: Registry, status: int, expected: ExitCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.registry.retry._FIRST_WAIT_S", 0.001)
+    body = b'{"errors":[{"code":"X","message":"why it said so"}]}'
+    headers = {"content-type": "application/json"}
+    fault = Fault(
+        path="tags/list", kind="status", status=status, times=9, body=body, headers=headers
+    )
+    with flaky_proxy(registry.host, fault) as proxy:
+        assert deck("tags", f"docker://{proxy.host}/app/any") == expected
+    assert "ERROR:" in deck.err
+    assert status == 401 or "why it said so" in deck.err
