@@ -40,6 +40,7 @@ from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, copy_sif, fetch_sif
 from backend.space import check_space
 from backend.squashfs.compression import Compression
+from backend.staging import exists_error
 from backend.store import Store, unusable
 
 if TYPE_CHECKING:
@@ -125,10 +126,7 @@ def pull_image(
         SpaceError: A file system is full.
     """
     if not options.overwrite and os.path.lexists(target):
-        raise ExistsError(
-            f"Image file already exists: {str(target)!r} - will not overwrite",
-            hint="choose another name, or overwrite it with -F",
-        )
+        raise exists_error(target)
     if reference.transport in SIF_TRANSPORTS:
         source = _fetch_sif(reference, options, report)
         return copy_sif(source, target, overwrite=options.overwrite)

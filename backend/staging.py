@@ -67,7 +67,7 @@ class StagedFile:
         if self.target.is_dir():
             raise UsageError(f"{_shown(self.target)} is a folder")
         if not self._overwrite and os.path.lexists(self.target):
-            raise _exists(self.target)
+            raise exists_error(self.target)
         try:
             remove_abandoned(self.target)
             self._create()
@@ -106,7 +106,7 @@ class StagedFile:
             self._is_pending = False
             sync_folder(self.target.parent)
         except FileExistsError as error:
-            raise _exists(self.target) from error
+            raise exists_error(self.target) from error
         except OSError as error:
             raise _translated(error, self.target) from error
 
@@ -189,7 +189,8 @@ def _rename_new(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def _exists(target: Path) -> ExistsError:
+def exists_error(target: Path) -> ExistsError:
+    """Return the error that says that ``target`` is there and stays as it is."""
     return ExistsError(
         f'Image file already exists: "{_shown(target)}" - will not overwrite',
         kept="the file that is there, untouched",
