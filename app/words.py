@@ -69,3 +69,8 @@ def short_path(path: str) -> str:
     """Return a path as one would type it here: the name alone for a file in this folder."""
     folder, _, name = path.rpartition("/")
     return name if folder == os.getcwd() and not name.startswith("-") else path  # noqa: PTH109
+
+
+def count(number: int, thing: str) -> str:
+    """Return ``1 job`` or ``3 jobs``."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"

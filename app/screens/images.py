@@ -19,7 +19,7 @@ from app.screens.filtering import FilterScreen
 from app.screens.image import ImageScreen
 from app.screens.inspector import Inspector
 from app.screens.view import List, bindings
-from app.words import age, short_path, size, timestamp
+from app.words import age, count, short_path, size, timestamp
 from backend.catalog import Image
 from backend.errors import BackendError
 from backend.escape import one_line
@@ -139,17 +139,15 @@ class ImagesScreen(FilterScreen[Image]):
         roster = self.roster
         roster.empty = self._nothing() if self._complete else ("Reading the images ...",)
         marked = roster.marked
-        count = (
-            f"{len(roster.shown)} of {len(roster.rows)} images"
-            if roster.wanted
-            else (f"{len(roster.rows)} images")
-        )
+        text = count(len(roster.rows), "image")
+        if roster.wanted:
+            text = f"{len(roster.shown)} of {text}"
         if marked:
-            count += f", {len(marked)} marked ({size(sum(image.size for image in marked))})"
+            text += f", {len(marked)} marked ({size(sum(image.size for image in marked))})"
         order = f"sort: {roster.sorted_by}{' reversed' if roster.reverse else ''}"
         wanted = f"filter: {one_line(roster.wanted)}" if roster.wanted else "filter: none  (/)"
         state = "" if self._complete else "   reading ..."
-        self.query_one("#summary", StatusLine).show(f"{count}{state}", f"{order}   {wanted}")
+        self.query_one("#summary", StatusLine).show(f"{text}{state}", f"{order}   {wanted}")
 
     @on(Roster.Highlighted, "#list")
     def _show_current(self) -> None:
@@ -233,8 +231,8 @@ class ImagesScreen(FilterScreen[Image]):
         self.post_message(
             CommandRequested(
                 command=CommandLine(argv=("rm", *paths)),
-                question=[f"Delete {len(images)} image files, {total}?", *names, *rest],
-                done=f"deleted {len(images)} image files, {total}",
+                question=[f"Delete {count(len(images), 'image file')}, {total}?", *names, *rest],
+                done=f"deleted {count(len(images), 'image file')}, {total}",
                 go="Delete",
             )
         )
@@ -286,7 +284,8 @@ def _preview(image: Image) -> str:
     if image.problem:
         return f"{image.title}  cannot be read: {image.problem}"
     digest = f"{image.digest[:19]}  " if image.digest else ""
-    return f"{image.title}  {digest}{image.architecture}  {image.layers} layers  {size(image.size)}"
+    layers = count(image.layers, "layer")
+    return f"{image.title}  {digest}{image.architecture}  {layers}  {size(image.size)}"
 
 
 def _free_space(desk: Desk) -> str:

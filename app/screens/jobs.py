@@ -13,7 +13,7 @@ from app.requests import CommandRequested, RetryRequested
 from app.screens.filtering import FilterScreen
 from app.screens.job import JobScreen, show_failure
 from app.screens.view import List, bindings, progress_words, short_title
-from app.words import age, bar, duration, percent, size
+from app.words import age, bar, count, duration, percent, size
 from backend.escape import one_line
 from widgets.roster import Column, Roster
 from widgets.status_line import StatusLine
@@ -131,14 +131,13 @@ class JobsScreen(FilterScreen[JobRow]):
 
     @on(Roster.Changed, "#list")
     def _show_summary(self) -> None:
-        board, roster = self.board, self.roster
+        roster = self.roster
         marked = f", {len(roster.marked)} marked" if roster.marked else ""
         wanted = f"   filter: {one_line(roster.wanted)}" if roster.wanted else ""
         self.query_one("#summary", StatusLine).show(
-            f"{len(roster.rows)} jobs{marked}{wanted}",
+            f"{count(len(roster.rows), 'job')}{marked}{wanted}",
             "Jobs go on when you quit or lose the connection.",
         )
-        del board
 
     @on(Roster.Highlighted, "#list")
     def _show_current(self) -> None:
@@ -194,7 +193,11 @@ class JobsScreen(FilterScreen[JobRow]):
         self.post_message(
             CommandRequested(
                 command=CommandLine(argv=("jobs", "cancel", *numbers)),
-                question=[f"Cancel {len(rows)} jobs?", *titles, "What was downloaded is kept."],
+                question=[
+                    f"Cancel {count(len(rows), 'job')}?",
+                    *titles,
+                    "What was downloaded is kept.",
+                ],
                 done=f"cancelled {', '.join(f'#{number}' for number in numbers)}",
                 go="Cancel the job" if len(rows) == 1 else "Cancel the jobs",
             )
@@ -212,8 +215,10 @@ class JobsScreen(FilterScreen[JobRow]):
             self.post_message(
                 CommandRequested(
                     command=CommandLine(argv=("jobs", "clear")),
-                    question=[f"Forget {len(over)} jobs that have ended, and their logs?"],
-                    done=f"forgot {len(over)} jobs",
+                    question=[
+                        f"Forget {count(len(over), 'job')} that ended, and what they printed?"
+                    ],
+                    done=f"forgot {count(len(over), 'job')}",
                     go="Forget",
                 )
             )

@@ -20,7 +20,7 @@ from app.requests import CommandRequested, LoginRequested
 from app.screens.filtering import FilterScreen
 from app.screens.manifest import ManifestScreen
 from app.screens.view import List, bindings
-from app.words import age, size
+from app.words import age, count, size
 from backend.errors import BackendError, UsageError
 from backend.escape import one_line
 from backend.reference import parse_name
@@ -226,7 +226,7 @@ class RegistriesScreen(FilterScreen[Tag]):
         self.desk.tag_cache.put(repository.name, found, self.desk.now())
         names = sorted(found, key=version_key, reverse=True)
         self.roster.show([Tag(name=name) for name in names])
-        self._say(f"{repository.name}  {len(names)} tags", self._limit(repository))
+        self._say(f"{repository.name}  {count(len(names), 'tag')}", self._limit(repository))
         await self._describe(repository, names)
 
     async def _describe(self, repository: Reference, names: Sequence[str]) -> None:
@@ -292,8 +292,9 @@ class RegistriesScreen(FilterScreen[Tag]):
         platforms = " ".join(str(one.platform) for one in found.images if one.platform)
         config = found.config
         process = [*config.entrypoint, *config.cmd] if config else []
+        layers = count(len(found.layers), "layer")
         self._show_preview(
-            f"{reference.name}:{reference.tag}  {len(found.layers)} layers  {size(found.size)}",
+            f"{reference.name}:{reference.tag}  {layers}  {size(found.size)}",
             f"{platforms}   user {config.user or 'root' if config else '-'}   {' '.join(process)}",
         )
 

@@ -81,7 +81,7 @@ async def test_tags_are_listed_previewed_and_pulled(folder: Path, registry: Regi
         assert f"sifdeck tags docker://{name}" in line(app, "command")
         await pilot.press("enter")
         await settle(pilot)
-        assert "1 layers" in line(app, "preview")
+        assert "1 layer" in line(app, "preview")
         assert "sh" in line(app, "preview-more")
         assert f"sifdeck pull docker://{name}:1.10" in line(app, "command")
         await pilot.press("p")

@@ -178,7 +178,7 @@ def test_inside_tmux_a_container_gets_a_window_which_is_used_again(
     terminal.type(f"sifdeck pull --no-https docker://{registry.host}/deck/window:1.0\n")
     terminal.wait("Complete")
     terminal.type(f"clear; {inside_tmux(terminal)} sifdeck deck\n")
-    terminal.wait("1 images")
+    terminal.wait("1 image ")
     for _ in range(2):
         terminal.press("s")
         terminal.wait("(o) new tmux window")
@@ -210,7 +210,7 @@ def test_a_job_outlives_a_killed_deck_and_is_cancelled_from_the_next(terminal: T
         terminal.press("3")
         terminal.wait("deck/never:1")
         terminal.press("x")
-        terminal.wait("Cancel 1 jobs?")
+        terminal.wait("Cancel 1 job?")
         terminal.press("Tab", "Enter")
         terminal.wait("cancelled")
         terminal.press("q")
