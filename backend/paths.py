@@ -1,8 +1,7 @@
 """Where sifdeck keeps things; the only module that knows the XDG folders.
 
-``platformdirs`` answers, unless a variable names another place: ``SIFDECK_CACHE_DIR``
-(else ``SINGULARITY_CACHEDIR`` or ``APPTAINER_CACHEDIR``, in which we take a folder of our
-own), ``SIFDECK_STATE_DIR``, ``SIFDECK_CONFIG_DIR``.  Nothing is created here.
+``platformdirs`` answers, unless a variable names another place: ``SIFDECK_STATE_DIR``,
+``SIFDECK_CONFIG_DIR``; the cache is in :mod:`backend.cachefolder`.  Nothing is created here.
 """
 
 from __future__ import annotations
@@ -10,21 +9,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from backend.settings import variable
-
-APP = "sifdeck"
+from backend.cachefolder import APP, cache_place
 
 
 def cache_home() -> Path:
     """Return the folder whose whole content may be deleted at any time."""
-    own = os.environ.get("SIFDECK_CACHE_DIR") or os.environ.get("SIFDECK_CACHEDIR")
-    if own:
-        return Path(own)
-    if shared := variable("CACHEDIR"):
-        return Path(shared) / APP
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir(APP))
+    return Path(cache_place())
 
 
 def shared_cache() -> Path | None:

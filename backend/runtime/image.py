@@ -11,8 +11,8 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from backend.cachefolder import cache_place
 from backend.errors import FormatError, NotFoundError
-from backend.paths import cache_home
 from backend.runtime.identity import User, resolve_user
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def _place(one: Descriptor) -> Layer:
 
 
 def _memory(state: os.stat_result) -> str:
-    return f"{cache_home()}/runtime/{state.st_dev:x}-{state.st_ino:x}.json"
+    return f"{cache_place()}/runtime/{state.st_dev:x}-{state.st_ino:x}.json"
 
 
 def _stamp(state: os.stat_result) -> list[int]:
