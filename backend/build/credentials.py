@@ -47,7 +47,7 @@ def find_logins(references: Iterable[Reference], credentials: Credentials) -> di
         for reference in references:
             login = await credentials.find(reference.registry, reference.repository)
             if login:
-                found[_key(reference.registry)] = login
+                found[auth_key(reference.registry)] = login
         return found
 
     return asyncio.run(find_all())
@@ -71,7 +71,8 @@ def write_auth_file(logins: dict[str, Login], folder: Path) -> Path | None:
     return place
 
 
-def _key(registry: str) -> str:
+def auth_key(registry: str) -> str:
+    """Return the key of a registry in auth files."""
     return HUB_KEY if registry == DOCKER_HUB else registry
 
 

@@ -31,7 +31,7 @@ from urllib.parse import quote, urlencode
 
 from backend.build.buildah import StepLog, Wording
 from backend.build.context import write_context
-from backend.build.credentials import base_references
+from backend.build.credentials import auth_key, base_references
 from backend.build.dockerfile import read_dockerfile
 from backend.build.solve import SolveLog
 from backend.build.trace import feed_trace
@@ -98,7 +98,7 @@ class DockerApi:
         return ""
 
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
-        """Build, fetch the image, and take its name off again."""
+        """Build and fetch the image; what is left in the daemon is its cache."""
         dockerfile = read_dockerfile(request)
         logins = _read_logins(request)
         self._pull_private(dockerfile, request.target, logins)
@@ -213,7 +213,7 @@ class DockerApi:
     ) -> None:
         """Pull base images that need a login: BuildKit asks nobody for one on this way."""
         for reference in base_references(dockerfile.images(target)):
-            login = logins.get(reference.registry)
+            login = logins.get(auth_key(reference.registry))
             if not login or self._kind != "buildkit":
                 continue
             query = urlencode({"fromImage": reference.name, "tag": reference.version})
@@ -252,7 +252,7 @@ class DockerApi:
                 if answer.status >= 300:
                     raise _refusal(answer)
                 yield answer
-        except (OSError, http.client.HTTPException) as error:
+        except (ConnectionError, http.client.HTTPException) as error:
             raise ToolError(
                 f"the Docker daemon at {self._path} broke off: {error}", argv=["docker"]
             ) from error

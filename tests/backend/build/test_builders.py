@@ -19,7 +19,12 @@ from backend.build.buildkit import (
     buildx_options,
     buildx_problem,
 )
-from backend.build.credentials import base_references, find_logins, write_auth_file
+from backend.build.credentials import (
+    auth_key,
+    base_references,
+    find_logins,
+    write_auth_file,
+)
 from backend.build.docker import DockerApi, docker_sockets
 from backend.build.request import BuildRequest, parse_assignments, read_assignments
 from backend.errors import BuildError, ToolFailedError, ToolMissingError, UsageError
@@ -255,6 +260,10 @@ class TestLogins:
         assert [reference.registry for reference in references] == ["h:5000", "docker.io"]
         logins = find_logins(references, Credentials())
         assert list(logins) == ["h:5000"]
+        hub = {"auths": {"https://index.docker.io/v1/": {"auth": secret}}}
+        config.write_text(json.dumps(hub))
+        assert list(find_logins(references, Credentials())) == list(hub["auths"])
+        assert auth_key("docker.io") in hub["auths"]
 
     def test_the_file_is_private(self, tmp_path: Path) -> None:
         login = Login(username="me", secret=Secret("word"))
