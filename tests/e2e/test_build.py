@@ -421,6 +421,29 @@ class TestCommandLine:
         assert jobs.get(1).state == "cancelled"
         assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "home"}
 
+    def test_two_builds_at_once(
+        self, buildah: str, base: str, tmp_path: Path, clean_home: Path
+    ) -> None:
+        both = threading.Barrier(2)
+
+        class Meeting(Quiet):
+            def do_GET(self) -> None:
+                both.wait(30)
+                self.send_response(200)
+                self.end_headers()
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Meeting) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_port}"
+            for name in ("a", "b"):
+                write(tmp_path, f"FROM {base}\nRUN busybox wget -q {url}/{name} -O -\n", name)
+                words = (f"{name}.sif", name, "--no-https", "--builder", buildah, "--job")
+                assert build(tmp_path, *words).returncode == 0
+            jobs = Jobs(clean_home / ".local/state/sifdeck/jobs")
+            wait_until(lambda: all(job.is_over for job in jobs.list()))
+            server.shutdown()
+        assert [job.state for job in jobs.list()] == ["done", "done"]
+
     @pytest.mark.parametrize(
         ("words", "status", "said"),
         [
