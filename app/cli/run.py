@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from app.cli.runflags import OPTIONS, Option, interpret
+from backend.escape import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,8 +97,7 @@ def start(
     options = interpret(action, arguments, flags)
     with ExitStack() as stack:
         report = _LateReport(ctx, stack, verb=action, title=image)
-        http, offline = bool(flags["no_https"]), bool(flags["offline"])
-        path = find_image(image, report, plain_http=http, offline=offline)
+        path = find_image(image, flags, report)
         plan = container.plan_image(path, options, report)
     if options.detach:
         from backend.runtime.background import start_detached
@@ -107,33 +107,34 @@ def start(
         container.become_launcher(plan)
 
 
-def find_image(
-    image: str, report: Callable[[Event], None], *, plain_http: bool, offline: bool
-) -> str:
-    """Return the file that ``image`` names, from the cache if it is in a registry.
+def find_image(image: str, flags: Flags, report: Callable[[Event], None]) -> str:
+    """Return the file that ``image`` names, from the cache if it is no file.
 
     Raises:
+        UsageError: It names nothing.
         NotFoundError: There is no such file.
         BackendError: The image could not be pulled.
     """
     import os
 
-    if ":" not in image or os.path.exists(image):
-        from backend.errors import NotFoundError
-        from backend.escape import one_line
+    from backend.errors import NotFoundError
+    from backend.reference import parse
 
-        if not os.path.exists(image):
+    reference = parse(image)
+    if reference.transport == "file":
+        if not os.path.exists(reference.path):
             raise NotFoundError(
                 f"no such image: {one_line(image)!r}",
                 hint="for an image in a registry write docker://NAME[:TAG]",
             )
-        return image
+        return reference.path
+    from app.cli.access import make_access
     from backend.pull import PullOptions, cached_image
-    from backend.reference import parse
-    from backend.registry.access import Access
+    from backend.settings import flag
 
-    wanted = PullOptions(access=Access(plain_http=plain_http), offline=offline)
-    return str(cached_image(parse(image), wanted, report))
+    offline = bool(flags["offline"]) or flag("OFFLINE")
+    wanted = PullOptions(access=make_access(flags), offline=offline)
+    return str(cached_image(reference, wanted, report))
 
 
 class _LateReport:

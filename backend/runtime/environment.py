@@ -38,6 +38,8 @@ def compose_environment(
         found["LD_LIBRARY_PATH"] = f"{before}:{LIBRARIES}" if before else LIBRARIES
     found["SINGULARITY_CONTAINER"] = runnable.path
     found["SINGULARITY_NAME"] = runnable.name
+    if options.app and runnable.is_native:
+        found["SINGULARITY_APPNAME"] = options.app
     for prefix in _PREFIXES:
         for name, value in os.environ.items():
             if name.startswith(prefix) and len(name) > len(prefix):
@@ -48,14 +50,19 @@ def compose_environment(
     if after := found.pop("APPEND_PATH", ""):
         found["PATH"] = f"{found['PATH']}:{after}"
     found.setdefault("HOME", home)
+    _take_over(found, options)
+    if options.action == "shell":
+        found.setdefault("PS1", "sifdeck> ")
+    return found
+
+
+def _take_over(found: dict[str, str], options: RunOptions) -> None:
+    """Add what the host's environment passes on, where nothing else has set it."""
     keep_all = not options.compat and not options.clean_environment
     for name, value in os.environ.items():
         is_own = name in _KEPT_BACK or name.startswith(_PREFIXES)
         if name in _PASSED or (keep_all and not is_own):
             found.setdefault(name, value)
-    if options.action == "shell":
-        found.setdefault("PS1", "sifdeck> ")
-    return found
 
 
 def _pairs(entries: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -1,0 +1,44 @@
+"""A container straight from a registry, through the cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support import images
+from tests.support.containers import SIFDECK
+
+if TYPE_CHECKING:
+    from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.registry, pytest.mark.runtime]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SIFDECK, "run", *arguments], capture_output=True, text=True, timeout=60, check=False,
+        env=dict(os.environ), stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def test_run_from_a_registry_and_from_the_cache(registry: Registry) -> None:
+    if os.getuid():
+        pytest.skip("not root")
+    config = {"Entrypoint": ["echo", "from"], "Cmd": ["registry"]}
+    made = images.image([images.busybox_layer()], config=config)
+    registry.push(made, "team/tool", "1")
+    name = f"docker://{registry.host}/team/tool"
+    first = run("--no-https", f"{name}:1")
+    assert first.stdout == "from registry\n", first.stderr
+    assert "tool" in first.stderr
+    assert run("--no-https", f"{name}:1", "me").stdout == "from me\n"
+    # Neither a digest nor --offline asks the registry.
+    away = f"{name}@{made.digest}"
+    before = len(registry.requests_for("team/tool"))
+    assert run("--no-https", away).stdout == "from registry\n"
+    assert run("--no-https", "--offline", f"{name}:1").stdout == "from registry\n"
+    assert len(registry.requests_for("team/tool")) == before
+    assert run("--no-https", f"{name}:nosuch").returncode == 11
