@@ -63,7 +63,7 @@ class Playground:
             "SIFDECK_CONFIG_DIR": str(self.folder / "config"),
             "SINGULARITY_CONFIGDIR": str(self.folder / "config"),
             # A desktop's keyring would keep the login when the folder has gone.
-            "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
         }
 
     def reference(self, image: str) -> str:

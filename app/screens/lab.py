@@ -41,6 +41,8 @@ _BEAT_S = 1.0
 """Seconds between two looks whether anything changed."""
 _COMMAND_S = 600.0
 _CHECK_S = 300.0
+_TYPING = "sifdeck ...  (enter runs it, esc leaves)"
+_LEFT = "t types here"
 _MAX_FILES = 1000
 _MAX_LINES = 5000
 
@@ -87,7 +89,7 @@ class LabScreen(ViewScreen):
                 yield Static(id="checks", markup=False)
             with Vertical(id="typing"):
                 yield Text(follow=True, empty="What you type below prints here.", id="output")
-                yield Input(placeholder="sifdeck ...  (enter runs it)", id="line")
+                yield Input(placeholder=_TYPING, id="line")
 
     def on_mount(self) -> None:
         """Show the step, and begin to watch."""
@@ -209,6 +211,12 @@ class LabScreen(ViewScreen):
             self.query_one("#reading").focus()
             return True
         return super().go_back()
+
+    def on_descendant_focus(self) -> None:
+        """Say in the line how to leave it, or how to come back."""
+        super().on_descendant_focus()
+        line = self.query_one("#line", Input)
+        line.placeholder = _TYPING if self.focused is line else _LEFT
 
     def action_type(self) -> None:
         """Go to the line in which commands are typed."""
