@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from backend.errors import UsageError
+from backend.errors import LaunchError, UsageError
 from backend.escape import one_line
 
 if TYPE_CHECKING:
@@ -218,13 +218,24 @@ def _has_lock(path: Path) -> bool:
 def _remove(entry: Entry) -> bool:
     """Remove an entry; False when that is not allowed."""
     try:
-        if entry.path.is_dir() and not entry.path.is_symlink():
+        if entry.kind == "rootfs" and entry.path.is_dir():
+            _remove_rootfs(entry.path)
+        elif entry.path.is_dir() and not entry.path.is_symlink():
             shutil.rmtree(entry.path)
         else:
             entry.path.unlink(missing_ok=True)
-    except OSError:
+    except (OSError, LaunchError):
         return False
     return True
+
+
+def _remove_rootfs(path: Path) -> None:
+    """Remove an unpacked layer, whose files may belong to the user's subordinate ids."""
+    from backend.runtime.extraction import remove_extracted
+    from backend.runtime.host import find_map_tools
+    from backend.runtime.identity import read_caller
+
+    remove_extracted(read_caller(find_map_tools() if os.getuid() else ()), path)
 
 
 def _entry(path: Path, kind: Kind) -> Entry | None:

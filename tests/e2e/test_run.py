@@ -87,7 +87,9 @@ def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, la
     image = containers.oci_sif(folder / "fresh.oci.sif", layers, {})
     script = 'id -u; stat -c "%u %a" /bin/busybox /root /home/appuser; rm -r /home && ls -d /home'
     outcomes = [sifdeck(who, "exec", image, "sh", "-c", script) for _ in range(2)]
-    shutil.rmtree(Path(who.environment()["HOME"]) / ".cache/sifdeck/rootfs")
+    cleaned = sifdeck(who, "cache", "clean", "-f", "--type", "rootfs")
+    assert list((Path(who.environment()["HOME"]) / ".cache/sifdeck/rootfs").iterdir()) == []
+    assert cleaned.returncode == 0, cleaned.stderr
     owner = who.uid if name == WITH_ONE else 0
     user = who.uid if name == WITH_ONE else 1000
     assert {done.stdout.decode() for done in outcomes} == {
