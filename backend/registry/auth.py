@@ -116,7 +116,10 @@ class Authorizer:
         login = await self._credentials.find(registry, _repository(scope))
         for offer in offers:
             if offer.scheme == "bearer" and "realm" in offer.parameters:
-                token = await self._fetch_token(response.url, offer, scope, login)
+                try:
+                    token = await self._fetch_token(response.url, offer, scope, login)
+                except _RefusedError as error:
+                    raise refused(registry, login) from error
                 self._tokens[registry, scope] = token
                 return
             if offer.scheme == "basic" and login and login.kind == "password":
@@ -148,7 +151,7 @@ class Authorizer:
             query.append(("account", login.username))
         url = str(realm.copy_merge_params(query))
         async with self._transport.open("GET", url, headers) as response:
-            return await _read_token(response, login, asked)
+            return await _read_token(response, asked)
 
     async def _post(
         self, realm: httpx.URL, query: Sequence[tuple[str, object]], login: Login, asked: float
@@ -159,7 +162,7 @@ class Authorizer:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         content = urlencode(form).encode()
         async with self._transport.open("POST", str(realm), headers, content) as response:
-            return await _read_token(response, login, asked)
+            return await _read_token(response, asked)
 
 
 def refused(registry: str, login: Login | None) -> AuthenticationError:
@@ -177,9 +180,13 @@ def refused(registry: str, login: Login | None) -> AuthenticationError:
     )
 
 
-async def _read_token(response: httpx.Response, login: Login | None, asked: float) -> _Token:
+class _RefusedError(Exception):
+    """A token server does not like our login, or that we have none."""
+
+
+async def _read_token(response: httpx.Response, asked: float) -> _Token:
     if response.status_code in {400, 401, 403}:
-        raise refused(response.url.netloc.decode("ascii", "replace"), login)
+        raise _RefusedError
     if response.status_code != 200:
         raise await failure(response, "a request for a token")
     root = load(await read_body(response, _MAX_TOKEN), "the token server's answer")

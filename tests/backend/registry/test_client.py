@@ -294,9 +294,9 @@ async def test_token_login(tmp_path: Path) -> None:
         server.anonymous, server.name = False, "access_token"
         await pull(login=given_login(USER, PASSWORD))
         assert server.requests[-1] == ("GET", "repository:client/token:pull", USER)
-        with pytest.raises(AuthenticationError, match="wants a login"):
+        with pytest.raises(AuthenticationError, match=f"{running.host} wants a login"):
             await pull()
-        with pytest.raises(AuthenticationError, match="refuses the login of alice"):
+        with pytest.raises(AuthenticationError, match=f"{running.host} refuses the login of alice"):
             await pull(login=given_login(USER, "wrong"))
         await pull(login=replace(given_login("", REFRESH_TOKEN), kind="identity"))
         assert server.requests[-1][0] == "POST"
