@@ -255,13 +255,6 @@ def _columns(desk: Desk) -> tuple[Column[Image], ...]:
         ),
         Column(key="arch", title="ARCH", width=7, rank=3, text=lambda image: image.architecture),
         Column(
-            key="signed",
-            title="SIGNED",
-            width=6,
-            rank=4,
-            text=lambda image: "yes" if image.signatures else "-",
-        ),
-        Column(
             key="size",
             title="SIZE",
             width=6,
@@ -276,6 +269,13 @@ def _columns(desk: Desk) -> tuple[Column[Image], ...]:
             rank=2,
             text=lambda image: age(desk.now() - created(image)),
             order=lambda image: -created(image),
+        ),
+        Column(
+            key="signed",
+            title="SIGNED",
+            width=6,
+            rank=4,
+            text=lambda image: "yes" if image.signatures else "-",
         ),
     )
 

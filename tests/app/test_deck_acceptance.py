@@ -23,7 +23,7 @@ from app.trouble import Trouble, without_secrets
 from backend.catalog import Image
 from backend.config import Config, CustomCommand
 from backend.events import Blob, Failed, Started
-from tests.support.decks import make_deck, make_desk, make_images, settle, write_job
+from tests.support.decks import make_deck, make_desk, make_images, settle, until, write_job
 from widgets import ansi
 from widgets.line_view import Document, LineView
 from widgets.roster import Roster, middle_cut
@@ -164,7 +164,8 @@ async def test_what_ended_meanwhile_is_said_at_the_next_start(folder: Path, tmp_
     app = make_deck(desk)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
-        assert any("2 jobs ended" in notice and "1 of them" in notice for notice in app._notices)
+        await until(pilot, lambda: bool(app._notices))
+        assert "2 jobs ended while you were away, 1 of them failed" in app._notices[0]
     assert desk.memory.seen == desk.now()
 
 
