@@ -31,6 +31,7 @@ from tests.support.images import (
 )
 from tests.support.registry import PASSWORD, USER
 from tests.support.sifs import partition, sif
+from tests.support.tokens import grant, token_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -371,3 +372,24 @@ def test_we_read_what_others_push(registry: Registry, podman: list[str]) -> None
     client.push(target=f"{there}-oras:1", files=[f"a.sif:{kind}"], disable_path_validation=True)
     assert run("pull", "c.sif", f"oras://{there}-oras:1") == 0
     assert sif_digest("a.sif") == sif_digest("c.sif")
+
+
+def test_mount_with_tokens(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To mount, a token must allow two repositories: to read the one, to write the other."""
+    monkeypatch.setenv("DOCKER_USERNAME", USER)
+    monkeypatch.setenv("DOCKER_PASSWORD", PASSWORD)
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    made = make("tokens")
+    with token_registry(folder) as (running, server):
+        server.anonymous = False
+        layout = write_layout(Path("layout"), made)
+        source, target = (f"docker://{running.host}/copy/{name}:v1" for name in ("one", "two"))
+        assert run("copy", f"oci:{layout}", source) == 0
+        capfd.readouterr()
+        assert main(["copy", source, target]) == 0
+        assert capfd.readouterr().err.count("(mounted)") == 3
+        grant(running, server, "copy/two")
+        assert running.get_manifest("copy/two", "v1")[0] == made.manifest

@@ -40,7 +40,7 @@ class TokenServer:
             itself allows a minute more, for clocks that differ.
         anonymous: Whether strangers may pull.
         name: The member that holds the token: ``token`` or ``access_token``.
-        requests: (method, scope, who) of each request; who is "" for a stranger.
+        requests: (method, scopes, who) of each request; who is "" for a stranger.
     """
 
     authority: Authority
@@ -50,15 +50,15 @@ class TokenServer:
     name: str = "token"
     requests: list[tuple[str, str, str]] = field(default_factory=list)
 
-    def token(self, scope: str, who: str) -> str:
-        """Return a signed token for one scope; strangers may only pull."""
+    def token(self, scopes: list[str], who: str) -> str:
+        """Return a signed token for some scopes; strangers may only pull."""
         now = int(time.time())
         access = []
-        if scope:
-            kind, rest = scope.split(":", 1)
+        for one in scopes:
+            kind, rest = one.split(":", 1)
             name, _, actions = rest.rpartition(":")
-            allowed = [one for one in actions.split(",") if who or one == "pull"]
-            access = [{"type": kind, "name": name, "actions": allowed}]
+            allowed = [action for action in actions.split(",") if who or action == "pull"]
+            access.append({"type": kind, "name": name, "actions": allowed})
         claims = {
             "iss": ISSUER,
             "sub": who,
@@ -99,7 +99,7 @@ def token_registry(folder: Path) -> Iterator[tuple[Registry, TokenServer]]:
 
 def grant(running: Registry, server: TokenServer, name: str) -> None:
     """Let the test push to a repository."""
-    token = server.token(f"repository:{name}:pull,push", USER)
+    token = server.token([f"repository:{name}:pull,push"], USER)
     running.headers["Authorization"] = f"Bearer {token}"
 
 
@@ -117,12 +117,12 @@ def _serving(server: TokenServer) -> Iterator[None]:
             self._grant("POST", form, USER if known else None)
 
         def _grant(self, method: str, query: dict[str, list[str]], who: str | None) -> None:
-            scope = query.get("scope", [""])[0]
-            server.requests.append((method, scope, who or ""))
+            scopes = query.get("scope", [])
+            server.requests.append((method, " ".join(scopes), who or ""))
             if who is None or (not who and not server.anonymous):
                 self._send(401, {"errors": [{"code": "UNAUTHORIZED", "message": "who are you"}]})
                 return
-            answer = {server.name: server.token(scope, who), "expires_in": server.life_s}
+            answer = {server.name: server.token(scopes, who), "expires_in": server.life_s}
             self._send(200, answer)
 
         def _send(self, status: int, answer: dict[str, Any]) -> None:
