@@ -18,6 +18,8 @@ from backend.version import __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from backend.errors import BackendError
+
 VERBS: dict[str, str] = {
     "pull": "app.cli.pull:pull",
     "build": "app.cli.build:build",
@@ -158,12 +160,32 @@ def main(args: list[str] | None = None, *, job: Path | None = None) -> int:
 
 
 def _explain(error: Exception) -> int:
-    """Print an error of ours in its parts and return its exit status; let others through."""
-    from backend.errors import BackendError, LaunchError, SpaceError, explain
+    """Print an error of ours, or the system's, in its parts and return its exit status.
 
-    if isinstance(error, OSError) and error.errno in {28, 122}:  # ENOSPC, EDQUOT
-        error = SpaceError(f"no space left: {error.filename or error.strerror}")
+    Others are bugs and go through; ``--debug`` shows where any of them comes from.
+    """
+    import logging
+
+    from backend.errors import BackendError, LaunchError, explain
+
+    logging.getLogger(__name__).debug("%s", error, exc_info=error)
+    if isinstance(error, OSError) and error.errno:
+        error = _translated(error)
     if not isinstance(error, BackendError):
         raise error
     click.echo(explain(error), err=True)
     return int(error.status if isinstance(error, LaunchError) else error.exit_code)
+
+
+def _translated(error: OSError) -> BackendError:
+    """Return ours for what the system says of a file that nobody expected trouble with."""
+    import errno
+
+    from backend.errors import BackendError, SpaceError
+    from backend.escape import one_line
+
+    named = error.filename
+    place = one_line(os.fsdecode(named)) if isinstance(named, str | bytes) and named else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return SpaceError(f"no space left: {place or error.strerror}")
+    return BackendError(f"{place}: {error.strerror}" if place else f"{error.strerror}")

@@ -6,11 +6,15 @@ import importlib
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from app.cli import main as command_line
 from backend.errors import ExitCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEAVY = ("textual", "rich", "asyncio", "httpx", "zstandard", "isal", "keyring")
 
@@ -71,6 +75,17 @@ def test_an_error_of_ours_has_its_parts(capsys: pytest.CaptureFixture[str]) -> N
     told = capsys.readouterr().err
     assert "ERROR:" in told
     assert "next:" in told
+
+
+def test_what_the_system_says_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "file"
+    place.touch()
+    monkeypatch.setenv("SIFDECK_STATE_DIR", str(place))
+    status = command_line.main(["pull", "--job", "x", "docker://127.0.0.1:1/x"])
+    assert status == ExitCode.FAILED
+    assert capsys.readouterr().err == f"ERROR:   {place}/jobs: Not a directory\n"
 
 
 def test_a_closed_pipe_ends_quietly() -> None:
