@@ -6,11 +6,14 @@ The codes are those of the specification's table "error codes" (1.1, section "Er
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import BinaryIO, Literal
+from typing import TYPE_CHECKING, Literal
 
 from backend.errors import BackendError
 from backend.escape import one_line
 from backend.oci.json import dump
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Code = Literal[
     "BLOB_UNKNOWN",
@@ -36,15 +39,15 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePart:
-    """A stretch of an open file as a body; whoever sends it closes the file.
+    """A stretch of a file as a body.
 
     Attributes:
-        file: Open for reading.
+        path: Of the file.
         offset: Of the first byte.
         size: Bytes to send.
     """
 
-    file: BinaryIO
+    path: Path
     offset: int
     size: int
 

@@ -154,28 +154,23 @@ class Service:
 
     async def _get_blob(self, call: _Call) -> Answer:
         digest = call.digest
-        file = self._storage.blob(call.name, digest)
-        if file is None:
+        path = self._storage.blob(call.name, digest)
+        if path is None:
             raise RefusedError(404, "BLOB_UNKNOWN", f"{call.name} has no blob {digest}")
-        size = file.seek(0, 2)
+        size = path.stat().st_size
         headers: Headers = (
             ("Content-Type", "application/octet-stream"),
             ("Docker-Content-Digest", digest),
             ("ETag", f'"{digest}"'),
             ("Accept-Ranges", "bytes"),
         )
-        try:
-            part = _byte_range(call.request, size, digest)
-        except RefusedError:
-            file.close()
-            raise
+        part = _byte_range(call.request, size, digest)
         if part is None:
-            return Answer(
-                status=200, headers=headers, body=FilePart(file=file, offset=0, size=size)
-            )
+            whole = FilePart(path=path, offset=0, size=size)
+            return Answer(status=200, headers=headers, body=whole)
         first, last = part
         headers += (("Content-Range", f"bytes {first}-{last}/{size}"),)
-        body = FilePart(file=file, offset=first, size=last - first + 1)
+        body = FilePart(path=path, offset=first, size=last - first + 1)
         return Answer(status=206, headers=headers, body=body)
 
     async def _get_manifest(self, call: _Call) -> Answer:

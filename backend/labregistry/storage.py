@@ -126,11 +126,9 @@ class Storage:
 
     # Blobs
 
-    def blob(self, name: str, digest: Digest) -> BinaryIO | None:
-        """Return the blob, open for reading, if the repository has it."""
-        if not self.has_blob(name, digest):
-            return None
-        return self._bytes(digest).open("rb")
+    def blob(self, name: str, digest: Digest) -> Path | None:
+        """Return the file of a blob, if the repository has it."""
+        return self._bytes(digest) if self.has_blob(name, digest) else None
 
     def has_blob(self, name: str, digest: Digest) -> bool:
         """Tell whether the repository has the blob."""

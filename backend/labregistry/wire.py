@@ -164,29 +164,24 @@ class Connection:
             headers.append(("Content-Length", str(size)))
         if close:
             headers.append(("Connection", "close"))
-        try:
-            await self._write(
-                self._http.send(h11.Response(status_code=answer.status, headers=headers))
-            )
-            if size and not to_head:
-                await self._send_body(body)
-            await self._write(self._http.send(h11.EndOfMessage()))
-        finally:
+        await self._write(self._http.send(h11.Response(status_code=answer.status, headers=headers)))
+        if size and not to_head:
             if isinstance(body, FilePart):
-                body.file.close()
+                await self._send_file(body)
+            else:
+                await self._write(self._http.send(h11.Data(data=body)))
+        await self._write(self._http.send(h11.EndOfMessage()))
 
-    async def _send_body(self, body: bytes | FilePart) -> None:
-        if isinstance(body, bytes):
-            await self._write(self._http.send(h11.Data(data=body)))
-            return
-        body.file.seek(body.offset)
-        left = body.size
-        while left:
-            data = body.file.read(min(_CHUNK, left))
-            if not data:
-                raise OSError("a blob became shorter while it was sent")
-            left -= len(data)
-            await self._write(self._http.send(h11.Data(data=data)))
+    async def _send_file(self, part: FilePart) -> None:
+        with part.path.open("rb") as file:
+            file.seek(part.offset)
+            left = part.size
+            while left:
+                data = file.read(min(_CHUNK, left))
+                if not data:
+                    raise OSError("a blob became shorter while it was sent")
+                left -= len(data)
+                await self._write(self._http.send(h11.Data(data=data)))
 
     async def _write(self, data: bytes | None) -> None:
         if data:
