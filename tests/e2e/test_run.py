@@ -86,9 +86,12 @@ def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, la
     layers = [layer, containers.squashfs(folder, fresh)]
     image = containers.oci_sif(folder / "fresh.oci.sif", layers, {})
     script = 'id -u; stat -c "%u %a" /bin/busybox /root /home/appuser; rm -r /home && ls -d /home'
-    outcomes = [sifdeck(who, "exec", image, "sh", "-c", script) for _ in range(2)]
-    cleaned = sifdeck(who, "cache", "clean", "-f", "--type", "rootfs")
-    assert list((Path(who.environment()["HOME"]) / ".cache/sifdeck/rootfs").iterdir()) == []
+    cache = Path(tempfile.mkdtemp(dir=folder))
+    shutil.chown(cache, who.uid, who.gid)
+    env = who.environment() | {"SIFDECK_CACHE_DIR": str(cache)}
+    outcomes = [sifdeck(who, "exec", image, "sh", "-c", script, env=env) for _ in range(2)]
+    cleaned = sifdeck(who, "cache", "clean", "-f", "--type", "rootfs", env=env)
+    assert list((cache / "rootfs").iterdir()) == []
     assert cleaned.returncode == 0, cleaned.stderr
     owner = who.uid if name == WITH_ONE else 0
     user = who.uid if name == WITH_ONE else 1000
