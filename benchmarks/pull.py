@@ -184,6 +184,8 @@ class Contender:
     result: str = ""
 
 
+SIFDECK = "SIFDECK_CACHE_DIR=$OUT/cache exec $PYTHON -m app -q"
+SQUASH_ALONE = "$PYTHON -m benchmarks.squash $LAYOUT $OUT/x.sqfs"
 FETCH = "skopeo copy -q --src-tls-verify=false docker://$REF oci:$OUT/oci:latest"
 UNPACK = FETCH + " && umoci --log error unpack --image $OUT/oci:latest $OUT/b"
 SQUASH = "mksquashfs $OUT/b/rootfs $OUT/x.sqfs -no-progress -quiet -comp"
@@ -191,14 +193,43 @@ CONTENDERS = (
     Contender(
         name="sifdeck pull",
         needs=(),
-        script="SIFDECK_CACHE_DIR=$OUT/cache exec $PYTHON -m app -q pull --no-https"
-        " $OUT/x.sif docker://$REF",
+        script=f"{SIFDECK} pull --no-https $OUT/x.sif docker://$REF",
         result="x.sif",
     ),
     Contender(
-        name="sifdeck, squash only",
+        name="sifdeck pull --keep-layers",
         needs=(),
-        script="exec $PYTHON -m benchmarks.squash $LAYOUT $OUT/x.sqfs",
+        script=f"{SIFDECK} pull --keep-layers --no-https $OUT/x.sif docker://$REF",
+        result="x.sif",
+    ),
+    Contender(
+        name="sifdeck pull --native",
+        needs=(),
+        script=f"{SIFDECK} pull --native --no-https $OUT/x.sif docker://$REF",
+        result="x.sif",
+    ),
+    Contender(
+        name="sifdeck convert to oci-archive",
+        needs=(),
+        script=f"{SIFDECK} convert $SIF oci-archive:$OUT/x.tar",
+        result="x.tar",
+    ),
+    Contender(
+        name="sifdeck, squash only, all cores",
+        needs=(),
+        script=f"exec {SQUASH_ALONE}",
+        result="x.sqfs",
+    ),
+    Contender(
+        name="sifdeck, squash only, 1 core",
+        needs=("taskset",),
+        script=f"exec taskset -c 0 {SQUASH_ALONE}",
+        result="x.sqfs",
+    ),
+    Contender(
+        name="sifdeck, squash only, 2 cores",
+        needs=("taskset",),
+        script=f"exec taskset -c 0,1 {SQUASH_ALONE}",
         result="x.sqfs",
     ),
     Contender(name="skopeo copy (download)", needs=("skopeo",), script=FETCH, result="oci"),
@@ -325,6 +356,9 @@ def main() -> None:
         push = ["skopeo", "copy", "-q", "--dest-tls-verify=false"]
         subprocess.run([*push, f"oci:{layout}:latest", f"docker://{reference}"], check=True)
         environment = {"REF": reference, "PYTHON": sys.executable, "LAYOUT": str(layout)}
+        environment["SIF"] = str(work / "image.sif")
+        make = ["-m", "app", "-q", "convert", "-F", f"oci:{layout}", environment["SIF"]]
+        subprocess.run([sys.executable, *make], check=True, cwd=CHECKOUT)
         compare(_chosen(options.only), environment, work, runs=options.runs)
     if not options.work:
         shutil.rmtree(work)
