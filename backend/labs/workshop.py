@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -105,13 +106,22 @@ def find_place(shipped: Path, *, folder: Path | None = None, learner: str = "") 
     Raises:
         UsageError: The learner's name cannot be the name of a folder.
     """
-    name = learner or variable("LEARNER") or getpass.getuser()
+    name = learner or variable("LEARNER") or _user()
     home = variable("LAB_HOME")
     return Place(
         folders=(folder, shipped) if folder else (shipped,),
         home=Path(home) if home else state_home() / "labs",
         learner=check_learner(name),
     )
+
+
+def _user() -> str:
+    """Return our name, as the name of a folder; some sites' names have a backslash in them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):  # no variable says, and no passwd knows
+        name = f"uid{os.getuid()}"
+    return re.sub(r"[^A-Za-z0-9_.@-]|^[^A-Za-z0-9_]", "_", name)[:64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

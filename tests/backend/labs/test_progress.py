@@ -113,3 +113,15 @@ def test_learners_cannot_be_called_anything(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         check_learner(name)
     assert not list(tmp_path.glob("*/*"))
+
+
+@pytest.mark.parametrize(
+    ("user", "learner"),
+    [("ada", "ada"), ("SITE\\ada", "SITE_ada"), ("-x", "_x"), ("ada@site.org", "ada@site.org")],
+)
+def test_any_user_can_learn(
+    user: str, learner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.setenv(name, user)
+    assert find_place(tmp_path).learner == learner
