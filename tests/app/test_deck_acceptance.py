@@ -220,8 +220,15 @@ def test_colours_of_words_stand_out(theme: Any) -> None:
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (words, ground)
 
 
-@pytest.mark.parametrize("size", [(60, 15), (80, 24), (100, 30), (200, 50)])
-@pytest.mark.parametrize("theme", ["sifdeck-dark", "ansi-dark"])
+@pytest.mark.parametrize(
+    ("size", "theme"),
+    [
+        ((60, 15), "ansi-dark"),
+        ((80, 24), "sifdeck-light"),
+        ((100, 30), "ansi-dark"),
+        ((200, 50), "sifdeck-dark"),
+    ],
+)
 async def test_every_view_opens_at_every_size(
     folder: Path, tmp_path: Path, size: tuple[int, int], theme: str
 ) -> None:
