@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Standing = Literal["ok", "refused", "none", "needed", "unreachable"]
 
+_HUB_SEARCH = "https://hub.docker.com/v2/search/repositories/"
+_QUAY_SEARCH = "https://quay.io/api/v1/find/repositories"
 _AT_ONCE = 16
 """Look-ups at a time; more bring rate limits rather than speed."""
 _MAX_ANSWER = 4 << 20
@@ -303,7 +305,7 @@ async def check(client: RegistryClient, registry: str, *, has_login: bool) -> St
 
 async def _search_hub(client: RegistryClient, term: str, limit: int) -> tuple[Hit, ...]:
     query = urlencode({"query": term, "page_size": min(limit, 100)})
-    root = await _ask(client, f"https://hub.docker.com/v2/search/repositories/?{query}")
+    root = await _ask(client, f"{_HUB_SEARCH}?{query}")
     return tuple(
         Hit(
             name=str(parse_name(_text(one, "repo_name")))
@@ -319,7 +321,7 @@ async def _search_hub(client: RegistryClient, term: str, limit: int) -> tuple[Hi
 
 async def _search_quay(client: RegistryClient, term: str, limit: int) -> tuple[Hit, ...]:
     query = urlencode({"query": term})
-    root = await _ask(client, f"https://quay.io/api/v1/find/repositories?{query}")
+    root = await _ask(client, f"{_QUAY_SEARCH}?{query}")
     return tuple(
         Hit(
             name=f"quay.io/{_text(one.need('namespace'), 'name')}/{_text(one, 'name')}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +11,8 @@ from backend.errors import NotFoundError, UsageError
 from backend.events import Note
 from backend.reference import parse
 from backend.registry.access import Access, find_short_name
-from backend.registry.browse import Tag, mark_aliases, version_key
+from backend.registry.browse import Tag, mark_aliases, search, version_key
+from backend.registry.credentials import Credentials, given_login
 from backend.registry.registries import Registries, load_registries
 from backend.sources.opened import tell_limit
 from tests.support.flaky import Fault, flaky_proxy
@@ -136,3 +138,41 @@ def test_many_tags_stay_quick_and_aliases_point_to_the_first() -> None:
     tags = [Tag(name=f"{number}", digest=f"{number % 7}") for number in range(10_000)]
     marked = mark_aliases(sorted(tags, key=lambda tag: version_key(tag.name)))
     assert [tag.same_as for tag in marked[:9]] == ["", "", "", "", "", "", "", "0", "1"]
+
+
+HUB = {
+    "results": [
+        {
+            "repo_name": "ubuntu",
+            "short_description": "a \x1b[1m",
+            "star_count": 9,
+            "is_official": True,
+        },
+        {"repo_name": "lab/ubuntu", "short_description": "", "star_count": 0, "is_official": False},
+    ]
+}
+QUAY = {
+    "results": [{"namespace": {"name": "lab"}, "name": "tool", "description": None, "stars": 2.5}]
+}
+
+
+async def test_search_interfaces(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(path: str, document: object) -> Fault:
+        body = json.dumps(document).encode()
+        return Fault(path=path, kind="status", status=200, body=body, times=2)
+
+    with flaky_proxy(registry.host, answers("hub", HUB), answers("quay", QUAY)) as proxy:
+        for name in ("HUB", "QUAY"):
+            url = f"http://{proxy.host}/{name.lower()}"
+            monkeypatch.setattr(f"backend.registry.browse._{name}_SEARCH", url)
+        login = given_login("alice", "secret")
+        async with Access(credentials=Credentials(login=login)).client() as client:
+            hub = await search(client, "a b&c", "docker.io", 10)
+            assert [(hit.name, hit.stars, hit.is_official) for hit in hub] == [
+                ("docker.io/library/ubuntu", 9, True),
+                ("docker.io/lab/ubuntu", 0, False),
+            ]
+            (found,) = await search(client, "tool", "quay.io", 10)
+            assert (found.name, found.description, found.stars) == ("quay.io/lab/tool", "", -1)
+        assert "query=a+b%26c" in proxy.requests[0].line
+        assert not any("authorization" in request.headers for request in proxy.requests)
