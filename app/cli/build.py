@@ -145,6 +145,7 @@ def _request(
         network=str(options["network"]),
         plain_http=image.access.plain_http,
         source_date_epoch=_epoch(options["source_date_epoch"], context),
+        compressed=bool(options["tag"]),
     )
 
 

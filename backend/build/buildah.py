@@ -109,7 +109,12 @@ class Buildah:
             if not image:
                 self._remove_containers(program, mark, environment)
         steps.close()
-        return self._export(program, image, folder / "layout", environment)
+        layout = folder / "layout"
+        verb = export_options(self.name, image, layout, compressed=request.compressed)
+        status, output = output_of([*program, *verb], environment=environment)
+        if status:
+            raise ToolFailedError(argv=[*program, *verb], status=status, stderr=output)
+        return Reference(transport="oci", path=str(layout))
 
     def _storage_options(self, environment: dict[str, str], report: Report) -> list[str]:
         """Return the options for storage; warn of the driver that copies everything."""
@@ -124,24 +129,6 @@ class Buildah:
         text = f"{self.name} uses the vfs driver here: slow, and each step takes the whole size"
         report(Note(level="warning", text=text))
         return []
-
-    def _export(
-        self, program: Sequence[str], image: str, layout: Path, environment: dict[str, str]
-    ) -> Reference:
-        """Write the image as an OCI layout.
-
-        Raises:
-            ToolFailedError: The builder could not.
-        """
-        if self.name == "buildah":
-            verb = ["push", "--quiet", image, f"oci:{layout}:latest"]
-        else:
-            verb = ["save", "--quiet", "--format", "oci-dir", "-o", str(layout), image]
-        argv = [*program, *verb]
-        status, output = output_of(argv, environment=environment)
-        if status:
-            raise ToolFailedError(argv=argv, status=status, stderr=output)
-        return Reference(transport="oci", path=str(layout))
 
     def _remove_containers(
         self, program: Sequence[str], mark: str, environment: dict[str, str]
@@ -257,6 +244,15 @@ def build_options(request: BuildRequest, mode: str) -> list[str]:
         *flag("--timestamp", request.source_date_epoch),
         *flag("--file", request.dockerfile),
     ]
+
+
+def export_options(program: str, image: str, layout: Path, *, compressed: bool) -> list[str]:
+    """Return the words that write an image as an OCI layout."""
+    if program == "buildah":
+        plain = [] if compressed else ["--disable-compression"]
+        return ["push", "--quiet", *plain, image, f"oci:{layout}:latest"]
+    plain = [] if compressed else ["--uncompressed"]
+    return ["save", "--quiet", *plain, "--format", "oci-dir", "-o", str(layout), image]
 
 
 def _mode() -> str:

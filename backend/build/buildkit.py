@@ -250,8 +250,12 @@ def _arguments(request: BuildRequest) -> dict[str, str]:
 
 
 def _output(request: BuildRequest, layout: Path) -> str:
-    rewrite = ",rewrite-timestamp=true" if request.source_date_epoch is not None else ""
-    return f"type=oci,tar=false,dest={layout}{rewrite}"
+    words = ["type=oci", "tar=false", f"dest={layout}"]
+    if not request.compressed:
+        words += ["compression=uncompressed", "force-compression=true"]
+    if request.source_date_epoch is not None:
+        words.append("rewrite-timestamp=true")
+    return ",".join(words)
 
 
 def _vertex(node: Node) -> Vertex:

@@ -37,6 +37,7 @@ class BuildRequest:
         network: Of ``RUN``: ``host``, ``none`` or ``default``; empty leaves it to us.
         plain_http: Talk HTTP to registries, where the builder lets us say so.
         source_date_epoch: The time to write into the image, seconds since 1970; None for now.
+        compressed: Pack the layers, for a registry; we would only unpack them again.
         auth_folder: Holds ``config.json`` with logins for this build; None when there are none.
     """
 
@@ -53,6 +54,7 @@ class BuildRequest:
     network: str = ""
     plain_http: bool = False
     source_date_epoch: int | None = None
+    compressed: bool = False
     auth_folder: Path | None = None
 
     @property

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backend.build import detect
-from backend.build.buildah import build_options
+from backend.build.buildah import build_options, export_options
 from backend.build.buildkit import (
     Buildctl,
     Buildx,
@@ -55,6 +55,7 @@ def full(tmp_path: Path) -> BuildRequest:
         network="none",
         plain_http=True,
         source_date_epoch=5,
+        compressed=True,
         auth_folder=tmp_path / "auth",
     )
 
@@ -75,6 +76,13 @@ class TestOptions:
         ]
         assert build_options(plain, "single")[:2] == ["--isolation", "rootless"]
 
+    def test_export(self, tmp_path: Path) -> None:
+        for program, word in (("buildah", "--disable-compression"), ("podman", "--uncompressed")):
+            packed = export_options(program, "ID", tmp_path, compressed=True)
+            plain = export_options(program, "ID", tmp_path, compressed=False)
+            assert set(plain) - set(packed) == {word}
+            assert "ID" in packed
+
     def test_buildctl(self, full: BuildRequest, tmp_path: Path) -> None:
         assert buildctl_options(full, tmp_path / "out") == [
             *("build", "--progress=rawjson", "--frontend", "dockerfile.v0"),
@@ -90,6 +98,9 @@ class TestOptions:
         words = buildctl_options(remote, tmp_path)
         assert "--local" not in words
         assert "context=https://h/r.git" in words
+        assert words[-1] == (
+            f"type=oci,tar=false,dest={tmp_path},compression=uncompressed,force-compression=true"
+        )
 
     def test_buildx(self, full: BuildRequest, tmp_path: Path) -> None:
         assert buildx_options(full, tmp_path / "out") == [
