@@ -77,9 +77,15 @@ class Tree(Protocol):
 
 
 class FolderTree:
-    """The files below a folder."""
+    """The files below a folder.
+
+    Raises:
+        NotFoundError: There is no such folder.
+    """
 
     def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise NotFoundError(f"there is no folder {one_line(str(folder))}")
         self._folder = folder
 
     def find(self, name: str) -> Region | None:

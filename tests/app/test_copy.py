@@ -227,7 +227,7 @@ def test_layouts(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
         read_ocisif(Path("a.sif")).layers[0].digest == read_ocisif(Path("b.sif")).layers[0].digest
     )
     assert run("pull", "c.sif", "oci:lay:three") == ExitCode.NOT_FOUND
-    assert run("pull", "c.sif", "oci:nowhere") != 0
+    assert run("pull", "c.sif", "oci:nowhere") == ExitCode.NOT_FOUND
     Path("other").mkdir()
     Path("other/file").touch()
     assert run("copy", "oci:lay:one", "oci:other") == ExitCode.USAGE
