@@ -146,6 +146,12 @@ def _exec(ground: Playground) -> str:
     return "straight from the registry, and as the image's USER"
 
 
+def _push(ground: Playground) -> str:
+    _sifdeck(ground, "push", _IMAGE, ground.reference("pushed:1.0"))
+    _sifdeck(ground, "tags", ground.reference("pushed"), expect="1.0")
+    return "the file is an image in the registry"
+
+
 def _build(ground: Playground) -> str:
     from backend.build.detect import candidates, install_hint
 
@@ -172,6 +178,7 @@ _PROBES: tuple[tuple[str, Callable[[Playground], str]], ...] = (
     ("reproduce", _reproduce),
     ("run", _run),
     ("exec", _exec),
+    ("push", _push),
     ("build", _build),
     ("logout", _logout),
 )

@@ -80,7 +80,7 @@ def test_everything_from_start_to_end(name: str, tools: bool, folder: Path) -> N
     printed = [process.communicate(timeout=200)[0] for process in running]
     tried, *rehearsed = ([json.loads(line) for line in text.splitlines()] for text in printed)
     assert [row["name"] for row in tried if row["state"] != "ok"] == [], tried
-    assert len(tried) == 9
+    assert len(tried) == 10
     for rows in rehearsed:
         assert len(rows) >= 6
         faults = {row["step"]: f"{row['fault']}: {row['output']}" for row in rows if row["fault"]}
