@@ -161,7 +161,7 @@ def _assemble(
         "namespace": _namespace(identity, caller),
         "become_root": identity.mode == "subordinate" and identity.user.uid != 0,
         "memory": mounts.place.memory,
-        "rootfs": _rootfs(container, mounts.place.home),
+        "rootfs": _rootfs(container, mounts),
         "sources": mounts.sources,
         "share_pids": container.share_pids,
         "keep_groups": container.keep_groups,
@@ -234,8 +234,8 @@ def _cgroup(options: RunOptions) -> Cgroup | None:
     return {"folder": folder, "settings": wanted}
 
 
-def _rootfs(container: Container, home: str) -> Rootfs:
-    user = container.identity.user
+def _rootfs(container: Container, mounts: Mounts) -> Rootfs:
+    user, home = container.identity.user, mounts.place.home
     passwd = group = ""
     if user.name:
         passwd = f"{user.name}:x:{user.uid}:{user.gid}:{user.name}:{home or '/'}:/bin/sh"
@@ -245,6 +245,7 @@ def _rootfs(container: Container, home: str) -> Rootfs:
         "group": group,
         "home": home if user.name else "",
         "owner": (0, 0) if container.identity.nested else (user.uid, user.gid),
+        "places": mounts.places(),
         "program": container.arguments[0],
         "path": container.environment["PATH"],
         "cwd": container.working_dir,

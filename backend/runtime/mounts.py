@@ -67,6 +67,15 @@ class Mounts:
         entry = {"destination": target, "type": kind, "source": source, "options": list(options)}
         self.entries.append(entry)
 
+    def places(self) -> list[tuple[str, bool]]:
+        """Return where things are mounted, and whether these are folders."""
+        shown = {
+            f"{self.place.session}/binds/{number}": source["kind"] == "squashfs"
+            or (source["kind"] == "folder" and os.path.isdir(source["path"]))
+            for number, source in enumerate(self.sources)
+        }
+        return [(one["destination"], shown.get(one["source"], True)) for one in self.entries]
+
     def tmpfs(self, target: str, mode: str) -> None:
         """Add an empty folder in memory."""
         size = f"size={self.place.memory}"

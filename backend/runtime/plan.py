@@ -61,13 +61,15 @@ if TYPE_CHECKING:
 
         ``home`` is made if missing, for ``owner`` (uid and gid as the launcher sees them);
         ``passwd`` and ``group`` are lines to append unless the id is known, or empty;
-        ``program`` must be there, found by ``path`` and ``cwd``.
+        ``program`` must be there, found by ``path`` and ``cwd``.  ``places`` are where things
+        will be mounted, and whether these are folders.
         """
 
         passwd: str
         group: str
         home: str
         owner: tuple[int, int]
+        places: list[tuple[str, bool]]
         program: str
         path: str
         cwd: str

@@ -58,13 +58,32 @@ def prepare(root: str, wanted: Rootfs) -> None:
 
 
 def _prepare_here(wanted: Rootfs) -> int:
-    if wanted["passwd"]:
-        _append("/etc/passwd", wanted["passwd"])
-        _append("/etc/group", wanted["group"])
-    if wanted["home"] and not os.path.lexists(wanted["home"]):
-        os.makedirs(wanted["home"], 0o755)
-        os.chown(wanted["home"], *wanted["owner"])
+    for place, is_folder in wanted["places"]:
+        _complete_link(place, is_folder=is_folder)
+    for path in ("passwd", "group"):
+        if wanted[path]:
+            _complete_link(f"/etc/{path}", is_folder=False)
+            _append(f"/etc/{path}", wanted[path])
+    home = os.path.realpath(wanted["home"] or "/")
+    if not os.path.lexists(home):
+        os.makedirs(home, 0o755)
+        os.chown(home, *wanted["owner"])
     return _look_for(wanted["program"], wanted["path"], wanted["cwd"])
+
+
+def _complete_link(place: str, *, is_folder: bool) -> None:
+    """Make what a link at ``place`` points to, if it is not there: crun mounts on no such link.
+
+    Images often have /etc/resolv.conf lead to a file below /run that only a running system has.
+    """
+    target = os.path.realpath(place)
+    if target == place or os.path.lexists(target):
+        return
+    if is_folder:
+        os.makedirs(target, 0o755)
+    else:
+        os.makedirs(os.path.dirname(target), 0o755, exist_ok=True)
+        os.close(os.open(target, os.O_CREAT | os.O_WRONLY, 0o644))
 
 
 def _append(path: str, line: str) -> None:

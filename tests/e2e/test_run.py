@@ -102,6 +102,37 @@ def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, la
     assert b"xtract" not in outcomes[1].stderr
 
 
+@pytest.mark.parametrize("fuse", [True, False])
+def test_many_layers(fuse: bool, folder: Path) -> None:
+    """Their folders' full names would not go into the page that mount(2) takes."""
+    who = somebody(WITH_ONE, fuse=fuse)
+    layers = [
+        images.layer(images.Entry(name="last", data=b"%d" % (number - number % 2)))
+        for number in range(100)
+    ]
+    upper = images.layer(images.directory("upper"), images.Entry(name="upper/file", data=b"here"))
+    opaque = images.layer(images.Entry(name="var/.wh..wh..opq"))
+    busybox = images.busybox_layer()
+    dropped = images.layer(images.Entry(name="var/dropped"))
+    made = images.image([busybox, dropped, upper, opaque, *layers])
+    name = f"many-{fuse}"
+    images.write_layout(folder / name, made)
+    image = folder / f"{name}.oci.sif"
+    root = somebody("root")
+    done = sifdeck(root, "convert", "--keep-layers", f"oci:{folder / name}", image)
+    assert done.returncode == 0, done.stderr
+    cache = Path(tempfile.mkdtemp(dir=folder))
+    shutil.chown(cache, who.uid, who.gid)
+    env = who.environment() | {"SIFDECK_CACHE_DIR": str(cache)}
+    script = (
+        "cat /upper/file; ls /var; rm -r /upper; cat /last; "
+        "while read from at kind more; do test $at = / && echo $kind; done </proc/mounts"
+    )
+    done = sifdeck(who, "-q", "exec", image, "sh", "-c", script, env=env)
+    assert (done.stdout, done.stderr) == (b"here98overlay\n", b"")
+    sifdeck(who, "cache", "clean", "-f", "--type", "rootfs", env=env)
+
+
 @pytest.mark.parametrize("runtime", ["crun", "builtin"])
 def test_a_namespace_of_one_id_is_enough(runtime: str, folder: Path, layer: bytes) -> None:
     root = somebody("root")
@@ -337,3 +368,33 @@ def test_five_at_once(busybox: Path, start: Start) -> None:
         for n in range(5)
     ]
     assert [one.finish() for one in started] == list(range(5))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", ["root", WITH_RANGE])
+def test_links_of_an_image_lead_nowhere_but_into_it(
+    name: str, runtime: str, folder: Path, layer: bytes, request: pytest.FixtureRequest
+) -> None:
+    who = somebody(name)
+    outside = Path(tempfile.mkdtemp(dir="/var/cache"))  # not below /tmp, which is covered
+    request.addfinalizer(lambda: shutil.rmtree(outside))
+    outside.chmod(0o777)
+    (outside / "passwd").write_text("host\n")
+    (outside / "passwd").chmod(0o666)
+    evil = images.layer(
+        images.symlink("etc/passwd", f"{outside}/passwd"),
+        images.symlink("etc/group", f"../../../..{outside}/group"),
+        images.symlink("home", str(outside)),
+        images.symlink("var/tmp", f"{outside}/tmp"),
+        images.symlink("mnt", str(outside)),
+    )
+    layers = [layer, containers.squashfs(folder, evil)]
+    image = containers.oci_sif(folder / "evil.oci.sif", layers, {})
+    bind = f"{image}:/mnt/made/here"
+    done = sifdeck(
+        who, "exec", "--runtime", needs(runtime), "-B", bind, image, "sh", "-c",
+        "ls /mnt/made/here; echo changed >/mnt/x; echo changed >/etc/passwd",
+    )  # fmt: skip
+    assert done.stdout == b"/mnt/made/here\n", done.stderr
+    assert [path.name for path in outside.iterdir()] == ["passwd"]
+    assert (outside / "passwd").read_text() == "host\n"
