@@ -87,7 +87,7 @@ def open_ocisif(path: Path) -> StoredImage:
     if any(layer.is_overlay for layer in image.layers):
         raise FormatError(
             f"{one_line(str(path))} has a writable overlay",
-            hint="seal it first: singularity overlay seal FILE",
+            hint=f"seal it first: sifdeck overlay seal {one_line(str(path))}",
         )
     regions = {
         layer.digest: Region(path=path, offset=layer.offset, size=layer.size)
