@@ -168,7 +168,11 @@ def mount_overlay(servers: Servers, lowers: Sequence[str], session: str, plan: P
     """
     rootfs = f"{session}/bundle/rootfs"
     place = _upper(servers, session, plan)
-    options = f"lowerdir={':'.join(lowers)},upperdir={place}/upper,workdir={place}/work"
+    # Seen from the session: mount(2) takes no more than a page of options, which 60 layers fill.
+    os.chdir(session)
+    folders = [lower.removeprefix(f"{session}/") for lower in lowers]
+    changes = os.path.relpath(place)
+    options = f"lowerdir={':'.join(folders)},upperdir={changes}/upper,workdir={changes}/work"
     try:
         # Nor does it know the whiteouts that fuse-overlayfs may have left in an ext3.
         kinds = {layer["kind"] for layer in plan["layers"]}

@@ -168,7 +168,12 @@ def _image_layers(
     from backend.runtime.extraction import extract_layers
 
     folders = extract_layers(runnable, identity, caller, report)
-    return [{"kind": "folder", "path": str(f), "offset": 0, "text": ""} for f in folders]
+    # Equal layers have one folder, which overlayfs takes once; the upper one hides the lower.
+    upper_first = dict.fromkeys(reversed(folders))
+    return [
+        {"kind": "folder", "path": str(folder), "offset": 0, "text": ""}
+        for folder in reversed(upper_first)
+    ]
 
 
 def _need_programs(squashfuse: list[str], *, needs_ext3: bool, needs_squashfs: bool) -> None:

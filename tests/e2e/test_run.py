@@ -111,9 +111,9 @@ def test_many_layers(fuse: bool, folder: Path) -> None:
         for number in range(100)
     ]
     upper = images.layer(images.directory("upper"), images.Entry(name="upper/file", data=b"here"))
-    opaque = images.layer(images.Entry(name="var/.wh..wh..opq"))
+    opaque = images.layer(images.Entry(name="srv/.wh..wh..opq"))
     busybox = images.busybox_layer()
-    dropped = images.layer(images.Entry(name="var/dropped"))
+    dropped = images.layer(images.Entry(name="srv/dropped"))
     made = images.image([busybox, dropped, upper, opaque, *layers])
     name = f"many-{fuse}"
     images.write_layout(folder / name, made)
@@ -125,7 +125,7 @@ def test_many_layers(fuse: bool, folder: Path) -> None:
     shutil.chown(cache, who.uid, who.gid)
     env = who.environment() | {"SIFDECK_CACHE_DIR": str(cache)}
     script = (
-        "cat /upper/file; ls /var; rm -r /upper; cat /last; "
+        "cat /upper/file; ls /srv; rm -r /upper; cat /last; "
         "while read from at kind more; do test $at = / && echo $kind; done </proc/mounts"
     )
     done = sifdeck(who, "-q", "exec", image, "sh", "-c", script, env=env)
