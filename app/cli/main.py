@@ -1,7 +1,7 @@
 """``sifdeck VERB``: finds the verb's module, turns errors into sentences and exit statuses.
 
 Nothing but click is imported before the verb is known; Textual, rich and asyncio come with
-the verb that needs them (``tests/app/test_imports.py`` holds this).
+the verb that needs them (``tests/app/test_main.py`` holds this).
 """
 
 from __future__ import annotations
