@@ -184,6 +184,17 @@ class _Reader:
         return (settings.variable(variable) or "") if variable else ""
 
 
+def _check_userns(read: _Reader) -> None:
+    """Refuse what we cannot give: root's containers share the host's user namespace."""
+    if read.is_on("userns") and os.geteuid() == 0:
+        from backend.errors import UsageError
+
+        raise UsageError(
+            "--userns cannot be honoured for root",
+            hint="run it as an ordinary user, or inside: unshare -r",
+        )
+
+
 def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOptions:
     """Return what the flags and the environment ask for.
 
@@ -193,6 +204,7 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
     from backend.runtime import mounts, options
 
     read = _Reader(flags)
+    _check_userns(read)
     files = [pair for file in read.words("env_file") for pair in options.read_env_file(file)]
     compat = not read.is_on("no_compat")
     return options.RunOptions(

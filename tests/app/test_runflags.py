@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 import pytest
 
@@ -55,3 +57,12 @@ def test_every_option_has_one_meaning() -> None:
     assert len(names) == len(set(names))
     with pytest.raises(UsageError):
         interpret("run", (), blank() | {"user": "a:b:c"})
+
+
+def test_root_is_told_that_it_gets_no_user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = blank() | {"userns": True}
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(UsageError, match="--userns"):
+        interpret("run", (), flags)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert interpret("run", (), flags).action == "run"
