@@ -175,7 +175,7 @@ ACTIONS: tuple[Action, ...] = (
         id="deck.pull",
         keys=("p",),
         label="Pull",
-        help="Pull an image into one file; what the cursor is on is filled in.",
+        help="Pull an image into one file; what the cursor is on is filled in, or what is marked.",
         argv=("pull", "{reference}"),
         singularity=("pull", _OCI, "{reference}"),
         footer=3,
@@ -737,7 +737,7 @@ def key_name(key: str) -> str:
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     **{view: (view, "list", "log") for view in VIEWS},
-    "image": ("image", "log"),
+    "image": ("image", "list", "log"),
     "manifest": ("manifest", "log"),
     "job": ("job", "log"),
 }

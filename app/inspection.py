@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,6 @@ from app.words import short_path, size
 from backend.escape import one_line, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from backend.oci.image import ImageConfig
@@ -24,17 +21,6 @@ Pages = Mapping[str, Sequence[str]]
 """Title of a page to its lines; every line is safe to show."""
 
 _MAX_TEXT = 1 << 20
-_MAX_FILES = 50_000
-"""Files of an image that are listed."""
-_FORMATS = {
-    1: stat.S_IFDIR,
-    2: stat.S_IFREG,
-    3: stat.S_IFLNK,
-    4: stat.S_IFBLK,
-    5: stat.S_IFCHR,
-    6: stat.S_IFIFO,
-    7: stat.S_IFSOCK,
-}
 
 
 def inspect_file(path: Path) -> Pages:
@@ -57,30 +43,6 @@ def inspect_file(path: Path) -> Pages:
             "Header": header_text(sif.header).splitlines(),
         }
         return {**pages, **(image_pages(image) if image else _native_pages(sif))}
-
-
-def file_lines(path: Path, should_stop: Callable[[], bool]) -> list[str]:
-    """Return the files of an image, one line each, as ``ls -lR`` would have them.
-
-    Raises:
-        BackendError: The image cannot be read.
-    """
-    from backend.sif.contents import ImageTree
-
-    lines = []
-    with ImageTree(path) as tree:
-        for name, file in tree.walk():
-            node = file.node
-            mode = stat.filemode(_FORMATS.get(int(node.kind), 0) | node.mode)
-            shown = one_line(os.fsdecode(name) or "/", limit=1000)
-            owner = f"{node.uid}:{node.gid}"
-            lines.append(f"{mode} {owner:>11} {size(node.size):>5}  L{file.layer + 1}  {shown}")
-            if len(lines) >= _MAX_FILES:
-                lines.append(f"... the first {_MAX_FILES} files; sifdeck ls IMAGE shows all")
-                break
-            if should_stop():
-                break
-    return lines
 
 
 def _overview(path: Path, sif: SifFile, image: OciSif | None) -> list[str]:

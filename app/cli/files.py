@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.sif.contents import File, ImageTree
-
-_FORMATS = {
-    1: stat.S_IFDIR,
-    2: stat.S_IFREG,
-    3: stat.S_IFLNK,
-    4: stat.S_IFBLK,
-    5: stat.S_IFCHR,
-    6: stat.S_IFIFO,
-    7: stat.S_IFSOCK,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +78,6 @@ def _long_line(tree: ImageTree, name: bytes, file: File) -> str:
     from backend.squashfs.inode import Kind, split_device
 
     node = file.node
-    mode = stat.filemode(_FORMATS[node.kind] | node.mode)
     size = str(node.size)
     if node.kind in {Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE}:
         size = "{}, {}".format(*split_device(node.device))
@@ -98,7 +86,9 @@ def _long_line(tree: ImageTree, name: bytes, file: File) -> str:
     shown = one_line(os.fsdecode(name), limit=70000)
     if node.kind is Kind.SYMLINK:
         shown += f" -> {one_line(os.fsdecode(tree.readlink(file)), limit=70000)}"
-    return f"{mode} {node.links:>3} {node.uid:>5} {node.gid:>5} {size:>11} {time}{layer} {shown}"
+    return (
+        f"{file.mode} {node.links:>3} {node.uid:>5} {node.gid:>5} {size:>11} {time}{layer} {shown}"
+    )
 
 
 def _json_line(tree: ImageTree, name: bytes, file: File) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ from textual.message import Message
 from textual.worker import get_current_worker
 
 from app.commands import BY_ID, CommandLine
-from app.inspection import file_lines, inspect_file
+from app.filetree import FileRow, folder_sizes, read_folder, waste_lines
+from app.inspection import inspect_file
 from app.requests import RunRequested
+from app.screens.files import Files
 from app.screens.inspector import Inspector
 from app.screens.view import Text, ViewScreen, bindings
 from app.words import short_path
@@ -30,10 +33,26 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class _FilesRead(Message):
-    """The files of the image were listed."""
+class _FolderRead(Message):
+    """A folder of the image was read."""
 
-    lines: list[str]
+    folder: bytes
+    rows: list[FileRow]
+
+
+@dataclass
+class _FilesMeasured(Message):
+    """All files of the image were looked at."""
+
+    sizes: dict[bytes, int]
+    waste: list[str]
+
+
+@dataclass
+class _FilesUnreadable(Message):
+    """They could not be."""
+
+    reason: str
 
 
 class ImageScreen(ViewScreen):
@@ -49,7 +68,7 @@ class ImageScreen(ViewScreen):
 
     def compose_body(self) -> Iterable[Widget]:
         """Return the inspector."""
-        yield Inspector(id="inspector")
+        yield Inspector({"Files": Files(id="files")}, id="inspector")
 
     def on_mount(self) -> None:
         """Read the file."""
@@ -62,25 +81,60 @@ class ImageScreen(ViewScreen):
         try:
             pages = inspect_file(Path(self.image.path))
         except BackendError as error:
-            pages = {"Problem": [error.message, error.why, error.hint]}
-        else:
-            pages = {**pages, "Files": ["reading ..."]}
-            self._load_files()
-        inspector.show(self.image.title, pages)
+            inspector.show(self.image.title, {"Problem": [error.message, error.why, error.hint]})
+            return
+        pages = {**pages, "Waste": ["reading ..."]}
+        inspector.show(self.image.title, pages, panes=True)
+        self._read_folder(b"")
+        self._measure()
 
-    @work(thread=True, exclusive=True, group="files")
-    def _load_files(self) -> None:
-        worker = get_current_worker()
+    @work(thread=True)
+    def _read_folder(self, folder: bytes) -> None:
         try:
-            lines = file_lines(Path(self.image.path), lambda: worker.is_cancelled)
+            rows = read_folder(Path(self.image.path), folder)
         except (BackendError, OSError) as error:
-            lines = [one_line(str(error))]
-        if not worker.is_cancelled:
-            self.post_message(_FilesRead(lines))
+            self.post_message(_FilesUnreadable(one_line(str(error))))
+        else:
+            self.post_message(_FolderRead(folder, rows))
 
-    @on(_FilesRead)
-    def _show_files(self, event: _FilesRead) -> None:
-        self.query_one(Inspector).replace("Files", event.lines)
+    @work(thread=True, exclusive=True, group="measure")
+    def _measure(self) -> None:
+        worker = get_current_worker()
+        path = Path(self.image.path)
+        try:
+            sizes = folder_sizes(path, lambda: worker.is_cancelled)
+            waste = waste_lines(path, lambda: worker.is_cancelled)
+        except (BackendError, OSError) as error:
+            self.post_message(_FilesUnreadable(one_line(str(error))))
+        else:
+            if not worker.is_cancelled:
+                self.post_message(_FilesMeasured(sizes, waste))
+
+    @on(_FolderRead)
+    def _show_folder(self, event: _FolderRead) -> None:
+        self.query_one(Files).open(event.folder, event.rows)
+
+    @on(_FilesMeasured)
+    def _show_sizes(self, event: _FilesMeasured) -> None:
+        self.query_one(Files).measure(event.sizes)
+        self.query_one(Inspector).replace("Waste", event.waste)
+
+    @on(_FilesUnreadable)
+    def _show_reason(self, event: _FilesUnreadable) -> None:
+        self.query_one(Files).say(event.reason)
+        self.query_one(Inspector).replace("Waste", [event.reason])
+
+    @on(Files.Opened)
+    def _open_or_close(self, event: Files.Opened) -> None:
+        event.stop()
+        files = self.query_one(Files)
+        row = files.current
+        if row and row.is_folder and not files.close(row.path):
+            self._read_folder(row.path)
+
+    @on(Files.Highlighted)
+    def _point(self) -> None:
+        self.show_command()
 
     def subject(self) -> Mapping[str, str]:
         """Return the image."""
@@ -88,6 +142,10 @@ class ImageScreen(ViewScreen):
 
     def command(self) -> CommandLine:
         """Return what prints the same."""
+        files = self.query_one(Files)
+        if files.display and files.current:
+            path = f"/{os.fsdecode(files.current.path)}"
+            return CommandLine(argv=("ls", "-l", short_path(self.image.path), path))
         return BY_ID["images.open"].command(self.subject())
 
     def action_next_tab(self) -> None:

@@ -14,32 +14,49 @@ from widgets.status_line import StatusLine
 from widgets.view_tabs import ViewTabs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from textual.app import ComposeResult
+    from textual.widget import Widget
 
     from app.inspection import Pages
 
 
 class Inspector(Vertical):
-    """Tabs, and below them the page that is shown."""
+    """Tabs, and below them the page that is shown.
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002  (Textual's name)
+    Args:
+        panes: Title of a page to the widget that shows it; such pages come last.
+    """
+
+    def __init__(
+        self,
+        panes: Mapping[str, Widget] | None = None,
+        *,
+        id: str | None = None,  # noqa: A002  (Textual's name)
+    ) -> None:
         super().__init__(id=id)
         self._pages: Pages = {}
-        self._title = ""
+        self._panes = panes or {}
 
     def compose(self) -> ComposeResult:
         """Lay out title, tabs and page."""
         yield StatusLine(classes="pane-title")
         yield ViewTabs({}, id="pages")
         yield Text(id="page")
+        for pane in self._panes.values():
+            pane.display = False
+            yield pane
 
-    def show(self, title: str, pages: Pages) -> None:
-        """Show an image; the page stays the one that it was, where the image has it."""
+    def show(self, title: str, pages: Pages, *, panes: bool = False) -> None:
+        """Show an image, with the panes or without.
+
+        The page stays the one that it was, where the image has it.
+        """
         self._pages = pages
         self.query_one(StatusLine).show(one_line(title))
-        self.query_one(ViewTabs).rename({name: name for name in pages})
+        names = (*pages, *(self._panes if panes else ()))
+        self.query_one(ViewTabs).rename({name: name for name in names})
         self._show_page()
 
     def replace(self, page: str, lines: Sequence[str]) -> None:
@@ -59,13 +76,20 @@ class Inspector(Vertical):
 
     def choose(self, page: str) -> None:
         """Show a page by its title."""
-        if page in self._pages:
+        if page in self._pages or page in self._panes:
             self.query_one(ViewTabs).show(page)
             self._show_page()
 
     def _show_page(self) -> None:
-        lines = self._pages.get(self.page, ())
-        self.query_one(Text).show(Document(lines))
+        text = self.query_one(Text)
+        widgets: tuple[Widget, ...] = (text, *self._panes.values())
+        shown = self._panes.get(self.page, text)
+        text.show(Document(self._pages.get(self.page, ())))
+        had_focus = any(widget.has_focus for widget in widgets)
+        for widget in widgets:
+            widget.display = widget is shown
+        if had_focus:
+            shown.focus()
 
     @on(ViewTabs.Chosen, "#pages")
     def _choose(self, event: ViewTabs.Chosen) -> None:

@@ -13,6 +13,7 @@ A tree is read lazily, one directory at a time; only :func:`survey` and
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -35,6 +36,15 @@ if TYPE_CHECKING:
 Layer = SquashfsReader | OverlayLayer
 Parts = list[tuple[int, Node]]
 """One name in several layers: layer and inode, upper layer first."""
+_FORMATS = {
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.FILE: stat.S_IFREG,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.FIFO: stat.S_IFIFO,
+    Kind.SOCKET: stat.S_IFSOCK,
+}
 OPAQUE = frozenset({b"trusted.overlay.opaque", b"user.overlay.opaque"})
 
 
@@ -61,6 +71,11 @@ class File(NamedTuple):
     def size(self) -> int:
         """Bytes of a file or of a link's target; 0 for anything else."""
         return self.node.size
+
+    @property
+    def mode(self) -> str:
+        """Kind and permissions, as ``ls -l`` prints them."""
+        return stat.filemode(_FORMATS[self.node.kind] | self.node.mode)
 
     @property
     def number(self) -> int:

@@ -149,7 +149,7 @@ async def test_on_a_narrow_screen_enter_opens_the_image(app: Deck) -> None:
         assert "OCI-SIF" in page(app)
         inspector = app.screen.query_one(Inspector)
         seen = {inspector.page: page(app)}
-        for _ in range(8):
+        for _ in range(9):
             await pilot.press("right_square_bracket")
             seen[inspector.page] = page(app)
         assert set(seen) == {
@@ -161,6 +161,7 @@ async def test_on_a_narrow_screen_enter_opens_the_image(app: Deck) -> None:
             "Env",
             "Layers",
             "History",
+            "Waste",
             "Files",
         }
         assert "OCI.RootIndex" in seen["Descriptors"]
