@@ -26,7 +26,7 @@ from textual.worker import WorkerCancelled
 from app import clipboard
 from app.board import Board
 from app.commands import BY_ID, check_keys
-from app.forms import WINDOW, build_form, custom_form, pull_form, run_form
+from app.forms import WINDOW, build_form, custom_form, pull_form, pulls_form, run_form
 from app.handover import open_window, run_foreground
 from app.keysheet import help_lines
 from app.lifeline import watch_terminal
@@ -41,6 +41,7 @@ from app.requests import (
     RetryRequested,
     RunRequested,
 )
+from app.screens.filtering import FilterScreen
 from app.screens.view import ViewScreen, bindings
 from app.themes import THEMES, choose_theme
 from app.trouble import Trouble, trouble_of
@@ -51,7 +52,7 @@ from backend.process import run_tool
 from backend.program import OURSELVES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from textual.screen import Screen
 
@@ -368,8 +369,11 @@ class Deck(App[int]):
 
     def action_pull(self) -> None:
         """Ask what to pull."""
-        subject = self.screen.subject() if isinstance(self.screen, ViewScreen) else {}
-        self._ask(pull_form(subject.get("reference", "")))
+        references = self.screen.pulls() if isinstance(self.screen, ViewScreen) else ()
+        if len(references) > 1:
+            self._ask_for_all(references)
+        else:
+            self._ask(pull_form("".join(references)))
 
     def action_build(self) -> None:
         """Ask what to build."""
@@ -388,6 +392,20 @@ class Deck(App[int]):
         if answers is not None:
             command = form.compose(answers)
             self._start_job(command, title=answers.get(form.about) or command.argv[-1])
+
+    @work(group="dialog")
+    async def _ask_for_all(self, references: Sequence[str]) -> None:
+        """Show one form for several pulls; each becomes a job."""
+        from app.dialogs.fill import FillDialog
+
+        screen, form = self.screen, pulls_form(references)
+        answers = await self.push_screen_wait(FillDialog(form))
+        if answers is None:
+            return
+        for reference in references:
+            self._start_job(form.compose({**answers, "reference": reference}), title=reference)
+        if isinstance(screen, FilterScreen):
+            screen.roster.clear_marks()
 
     def _start_job(self, command: CommandLine, *, title: str) -> None:
         kind: JobKind = "build" if command.argv[0] == "build" else "network"

@@ -123,19 +123,38 @@ def pull_form(reference: str = "") -> Form:
                 hint="docker.io/library/alpine:3.20, or docker://..., oras://...",
             ),
             Field(key="target", label="File", hint="named after the image"),
-            Field(key="platform", label="Platform", hint="this machine's, as linux/amd64"),
-            Field(
-                key="compression",
-                label="Compress",
-                choices=("zstd:3", "zstd:19", "gzip", "xz", "lz4"),
-            ),
-            _flag("force", "Overwrite"),
-            _flag("no_https", "No TLS"),
+            *_PULL_FIELDS,
         ),
         compose=_compose_pull,
         check=_check_pull,
         note="It becomes a job: it goes on when you quit or lose the connection.",
     )
+
+
+def pulls_form(references: Sequence[str]) -> Form:
+    """Ask how to pull several images; the command line shown is that of the first."""
+    first = {"reference": references[0], "target": ""}
+
+    def check(answers: Mapping[str, str]) -> str:
+        _check_pull({**first, **answers})
+        return ", ".join(one.rpartition("/")[2] for one in references)
+
+    return Form(
+        title=f"Pull {len(references)} images",
+        go="Pull all",
+        fields=_PULL_FIELDS,
+        compose=lambda answers: _compose_pull({**first, **answers}),
+        check=check,
+        note="Each becomes a job with a command like this one; its file is named after the image.",
+    )
+
+
+_PULL_FIELDS = (
+    Field(key="platform", label="Platform", hint="this machine's, as linux/amd64"),
+    Field(key="compression", label="Compress", choices=("zstd:3", "zstd:19", "gzip", "xz", "lz4")),
+    _flag("force", "Overwrite"),
+    _flag("no_https", "No TLS"),
+)
 
 
 def _compose_pull(answers: Mapping[str, str]) -> CommandLine:

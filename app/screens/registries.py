@@ -52,11 +52,13 @@ class Place:
         registry: Host and port.
         repository: Empty for the registry itself.
         user: Whose login is stored for the registry; empty for none.
+        limit: ``LEFT/ALL`` pulls, by the registry's last word; empty while it said nothing.
     """
 
     registry: str
     repository: str = ""
     user: str = ""
+    limit: str = ""
 
     @property
     def name(self) -> str:
@@ -78,6 +80,7 @@ class RegistriesScreen(FilterScreen[Tag]):
         self._users: dict[str, str] = {}
         self._repository: Reference | None = None
         self._client: RegistryClient | None = None
+        self._has_said_marks = False
 
     def compose_body(self) -> Iterable[Widget]:
         """Return the two lists and the preview."""
@@ -153,7 +156,8 @@ class RegistriesScreen(FilterScreen[Tag]):
             names.setdefault(host, set()).update(listed)
         rows = []
         for host in sorted(names):
-            rows.append(Place(registry=host, user=self._users.get(host, "")))
+            limit = self._limit(host)
+            rows.append(Place(registry=host, user=self._users.get(host, ""), limit=limit))
             rows += [Place(registry=host, repository=name) for name in sorted(names[host])]
         self.places.show(rows)
 
@@ -199,10 +203,12 @@ class RegistriesScreen(FilterScreen[Tag]):
             self.workers.cancel_group(self, "tags")
             if place:
                 login = f"logged in as {place.user}" if place.user else "not logged in  (l)"
-                self._say(f"{place.registry}  {login}", "enter  list its repositories")
+                left = f"  {place.limit} pulls left" if place.limit else ""
+                self._say(f"{place.registry}  {login}{left}", "enter  list its repositories")
             return
         reference = _parsed(place.name)
         if reference and reference != self._repository:
+            self.roster.clear_marks()  # a tag of the same name there is another image
             self._repository = reference
             self._load_tags(reference)
 
@@ -226,8 +232,9 @@ class RegistriesScreen(FilterScreen[Tag]):
         self.desk.tag_cache.put(repository.name, found, self.desk.now())
         names = sorted(found, key=version_key, reverse=True)
         self.roster.show([Tag(name=name) for name in names])
-        self._say(f"{repository.name}  {count(len(names), 'tag')}", self._limit(repository))
+        self._say_tags()
         await self._describe(repository, names)
+        self._show_places()
 
     async def _describe(self, repository: Reference, names: Sequence[str]) -> None:
         """Tell which of the first tags are the same image."""
@@ -242,9 +249,28 @@ class RegistriesScreen(FilterScreen[Tag]):
             return  # the names are what matters
         self.roster.show([*first, *(Tag(name=name) for name in names[_DESCRIBED:])])
 
-    def _limit(self, repository: Reference) -> str:
-        limit = self._ask().rate_limit(repository.registry)
-        return f"{limit.remaining} of {limit.limit} pulls left" if limit else ""
+    @on(Roster.Changed, "#list")
+    def _say_marks(self) -> None:
+        if self.roster.marked or self._has_said_marks:
+            self._say_tags()
+
+    def _say_tags(self) -> None:
+        """Say how many tags there are, how many are marked, and what the registry allows."""
+        if self._repository is None:
+            return
+        marked = len(self.roster.marked)
+        self._has_said_marks = marked > 0
+        limit = self._limit(self._repository.registry)
+        self._say(
+            f"{self._repository.name}  {count(len(self.roster.rows), 'tag')}"
+            + (f", {marked} marked  (p)" if marked else ""),
+            f"{limit} pulls left" if limit else "",
+        )
+
+    def _limit(self, registry: str) -> str:
+        """Return what the registry last said of its limit; it is not asked for that."""
+        limit = self._client.rate_limit(registry) if self._client else None
+        return f"{limit.remaining}/{limit.limit}" if limit else ""
 
     def _have(self, tag: Tag) -> str:
         """Return what there is of a tag on this machine: a file, a job, or nothing."""
@@ -313,6 +339,13 @@ class RegistriesScreen(FilterScreen[Tag]):
         if reference := self._reference():
             subject["reference"] = str(reference)
         return subject
+
+    def pulls(self) -> tuple[str, ...]:
+        """Return the marked tags, else the one under the cursor."""
+        marked = self.roster.marked
+        if self._repository is None or not marked:
+            return super().pulls()
+        return tuple(str(replace(self._repository, tag=tag.name, digest=None)) for tag in marked)
 
     def command(self) -> CommandLine:
         """Return what lists the tags, or what pulls the one under the cursor."""
@@ -418,6 +451,7 @@ _PLACE_COLUMNS: tuple[Column[Place], ...] = (
         rank=1,
         text=lambda place: "" if place.repository else (place.user or "-"),
     ),
+    Column(key="limit", title="LEFT", width=7, rank=2, text=lambda place: place.limit),
 )
 
 

@@ -189,6 +189,11 @@ class ViewScreen(Screen[None]):
         """Return what the words in braces of the table stand for here."""
         return {}
 
+    def pulls(self) -> tuple[str, ...]:
+        """Return the images that a pull is about: none, one or several."""
+        reference = self.subject().get("reference")
+        return (reference,) if reference else ()
+
     def command(self) -> CommandLine:
         """Return the command line that is shown: that of the first action of the footer."""
         actions = [action for action in actions_of(self.VIEW) if action.argv]

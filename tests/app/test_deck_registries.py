@@ -16,7 +16,9 @@ from app.screens.registries import RegistriesScreen
 from app.screens.view import List, Text
 from backend.tagcache import TagCache
 from tests.support import images
-from tests.support.decks import NOW, make_deck, make_desk, make_images, settle
+from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, write_job
+from tests.support.flaky import Fault, flaky_proxy
+from widgets.choice import Choice
 from widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
@@ -91,6 +93,68 @@ async def test_tags_are_listed_previewed_and_pulled(folder: Path, registry: Regi
         assert isinstance(app.screen, ManifestScreen)
         source = app.screen.query_one(Inspector).query_one(Text).source
         assert f"docker://{name}:1.10" in source.line(0)
+
+
+@pytest.mark.registry
+async def test_marked_tags_are_pulled_as_one_job_each(
+    folder: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = images.image([images.layer(images.Entry(name="m", data=b"m"))])
+    for tag in ("1", "2", "3"):
+        registry.push(made, "deck/marks", tag)
+    registry.push(made, "deck/other", "3")
+    name = f"{registry.host}/deck/marks"
+    app = deck(folder, name, f"{registry.host}/deck/other")
+    started: list[tuple[str, ...]] = []
+
+    def start(argv: tuple[str, ...], *, title: str, kind: str) -> Any:
+        started.append((title, kind, *argv))
+        write_job(app.desk.jobs.root, len(started), title=title, argv=argv)
+        return app.desk.jobs.get(len(started))
+
+    monkeypatch.setattr(app.desk.jobs, "start", start)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_registries(pilot, name)
+        await pilot.press("enter", "space", "down", "space")
+        await settle(pilot)
+        assert "3 tags, 2 marked" in line(app, "summary")
+        await pilot.press("p")
+        await pilot.pause()
+        dialog = app.screen
+        assert isinstance(dialog, FillDialog)
+        assert dialog.form.title == "Pull 2 images"
+        assert str(dialog.command) == f"sifdeck pull docker://{name}:3"
+        dialog.query_one("#field-force", Choice).value = "yes"
+        await pilot.press("ctrl+s")
+        await settle(pilot)
+        assert [one[0] for one in started] == [f"docker://{name}:{tag}" for tag in ("3", "1")]
+        assert started[1][1:] == ("network", "pull", "--force", f"docker://{name}:1")
+        assert tags(app).marked == []
+        assert "marked" not in line(app, "summary")
+        await pilot.press("home", "space")
+        places(app).select(f"{registry.host}/deck/other")
+        await settle(pilot)
+        assert tags(app).marked == []  # its tag 3 is another image
+
+
+@pytest.mark.registry
+async def test_the_rate_limit_stands_beside_its_registry(folder: Path, registry: Registry) -> None:
+    made = images.image([images.layer(images.Entry(name="l", data=b"l"))])
+    registry.push(made, "deck/limit", "1")
+    headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "61;w=21600"}
+    fault = Fault(path="/v2/", kind="headers", headers=headers, times=1000)
+    with flaky_proxy(registry.host, fault) as proxy:
+        app = deck(folder, f"{proxy.host}/deck/limit")
+        async with app.run_test(size=(100, 24)) as pilot:
+            await open_registries(pilot, f"{proxy.host}/deck/limit")
+            assert "61/100 pulls left" in line(app, "summary")
+            assert places(app).select(proxy.host)
+            await settle(pilot)
+            place = places(app).current
+            assert place
+            assert place.limit == "61/100"
+            assert "not logged in" in line(app, "summary")
+            assert "61/100 pulls left" in line(app, "summary")
 
 
 @pytest.mark.registry
