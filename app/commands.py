@@ -498,6 +498,13 @@ ACTIONS: tuple[Action, ...] = (
         argv=("jobs", "log", "{job}"),
     ),
     Action(
+        id="jobs.shell",
+        keys=("s",),
+        label="Shell",
+        help="Open a shell in the last good layer of a failed build, in this terminal.",
+        argv=("jobs", "shell", "{job}"),
+    ),
+    Action(
         id="jobs.clear",
         keys=("K",),
         label="Clear",
@@ -528,6 +535,23 @@ ACTIONS: tuple[Action, ...] = (
         argv=("jobs", "cancel", "{job}"),
         footer=8,
         writes=True,
+    ),
+    Action(
+        id="job.retry",
+        keys=("R",),
+        label="Again",
+        help="Start the job again: pull, build or convert once more.",
+        argv=("jobs", "retry", "{job}"),
+        footer=9,
+        writes=True,
+    ),
+    Action(
+        id="job.shell",
+        keys=("s",),
+        label="Shell",
+        help="Open a shell in the last good layer of a failed build, in this terminal.",
+        argv=("jobs", "shell", "{job}"),
+        footer=10,
     ),
     # Text
     Action(

@@ -297,7 +297,13 @@ def build_form(folder: Path) -> Form:
         go="Build",
         fields=(
             Field(key="target", label="File", value=f"{folder.name}.oci.sif" if found else ""),
-            Field(key="source", label="From", value=found, hint="a Dockerfile, a folder, a URL"),
+            Field(
+                key="dockerfile",
+                label="Dockerfile",
+                value=found,
+                hint="the Dockerfile in the context",
+            ),
+            Field(key="context", label="Context", hint="this folder; or another, or a URL"),
             Field(key="args", label="Arguments", hint="NAME=value, several with spaces between"),
             Field(key="stage", label="Stage", hint="the last one"),
             Field(
@@ -319,7 +325,8 @@ def _compose_build(answers: Mapping[str, str]) -> CommandLine:
     pairs = [word for pair in _words(answers["args"]) for word in ("--build-arg", pair)]
     builder = answers["builder"]
     target = answers["target"].strip() or "TARGET"
-    source = [answers["source"].strip()] if answers["source"].strip() else []
+    dockerfile, context = answers["dockerfile"].strip(), answers["context"].strip()
+    source = ["--file", dockerfile, context] if dockerfile and context else [dockerfile or context]
     shared = [*_switch(answers, "force", "--force"), *pairs]
     ours = [
         *(["--builder", builder] if builder != "any" else []),
@@ -327,21 +334,31 @@ def _compose_build(answers: Mapping[str, str]) -> CommandLine:
         *_switch(answers, "no_cache", "--no-cache"),
     ]
     return CommandLine(
-        argv=("build", *shared, *ours, target, *source),
-        singularity=("build", "--oci", *shared, target, *(source or ["Dockerfile"])),
+        argv=("build", *shared, *ours, target, *(word for word in source if word)),
+        # SingularityCE has no other context than the current folder.
+        singularity=()
+        if context
+        else ("build", "--oci", *shared, target, dockerfile or "Dockerfile"),
     )
 
 
 def _check_build(answers: Mapping[str, str]) -> str:
+    from backend.build.request import is_remote
+
     if not answers["target"].strip():
         raise UsageError("Which file shall the image be written to?")
     for pair in _words(answers["args"]):
         if "=" not in pair:
             raise UsageError(f"{pair!r} is not NAME=value")
-    source = answers["source"].strip()
-    if source and "://" not in source and not Path(source).exists():
-        raise UsageError(f"there is no {source!r} here")
-    return f"{source or './Dockerfile'} -> {answers['target'].strip()}"
+    dockerfile, context = answers["dockerfile"].strip(), answers["context"].strip()
+    if dockerfile and not Path(dockerfile).is_file():
+        raise UsageError(f"there is no Dockerfile {dockerfile!r} here")
+    if context and is_remote(context) and dockerfile:
+        raise UsageError("with a URL as the context, its own Dockerfile is used")
+    if context and not is_remote(context) and not Path(context).is_dir():
+        raise UsageError(f"there is no folder {context!r} here")
+    source = dockerfile or context or "./Dockerfile"
+    return f"{source} -> {answers['target'].strip()}"
 
 
 # Push

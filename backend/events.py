@@ -160,6 +160,22 @@ class Note(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retained(Event):
+    """What a failed build left in its builder's store, where a shell can be opened in it.
+
+    Attributes:
+        builder: Who has it: ``buildah`` or ``podman``.
+        image: Id or name of the last good layer's image.
+        step: The step that made it.
+    """
+
+    kind: ClassVar[str] = "retained"
+    builder: str
+    image: str
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(Event):
     """The operation ended well.
 
@@ -190,7 +206,19 @@ class Failed(Event):
 Report = Callable[[Event], None]
 
 _KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Started, Resolved, Blob, Phase, Step, Output, Note, Finished, Failed)
+    cls.kind: cls
+    for cls in (
+        Started,
+        Resolved,
+        Blob,
+        Phase,
+        Step,
+        Output,
+        Note,
+        Retained,
+        Finished,
+        Failed,
+    )
 }
 
 

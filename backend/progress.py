@@ -20,6 +20,7 @@ from backend.events import (
     Phase,
     Report,
     Resolved,
+    Retained,
     Started,
     Step,
 )
@@ -77,6 +78,7 @@ class Progress:
         steps: Latest snapshot of each build step, by number.
         output: The last lines that steps printed.
         notes: What was said to the user.
+        retained: What a failed build left to look into; None when it left nothing.
         ended: How it ended; None while it runs.
     """
 
@@ -88,6 +90,7 @@ class Progress:
         self.steps: dict[int, Step] = {}
         self.output: deque[Output] = deque(maxlen=_OUTPUT_LINES)
         self.notes: deque[Note] = deque(maxlen=100)
+        self.retained: Retained | None = None
         self.ended: Finished | Failed | None = None
         self._meter = Meter(clock)
         self._moved = 0
@@ -105,6 +108,8 @@ class Progress:
                 self.output.append(event)
             case Note():
                 self.notes.append(event)
+            case Retained():
+                self.retained = event
             case Finished() | Failed():
                 self.ended = event
             case Resolved():

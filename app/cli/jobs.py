@@ -97,6 +97,16 @@ def retry(*, number: int) -> None:
 
 
 @jobs.command()
+@click.argument("number", type=int)
+@click.pass_context
+def shell(ctx: click.Context, /, *, number: int) -> None:
+    """Open a shell in the last good layer of a build that failed (buildah, podman)."""
+    from backend.build.shell import open_shell
+
+    ctx.exit(open_shell(_read_all(Jobs(jobs_home()).get(number)).progress))
+
+
+@jobs.command()
 def clear() -> None:
     """Forget the jobs that are over."""
     count = Jobs(jobs_home()).clear()

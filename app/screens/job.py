@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from textual import on
 from textual.containers import Horizontal
 
-from app.commands import CommandLine
-from app.requests import CommandRequested, RetryRequested
+from app.commands import BY_ID, CommandLine
+from app.requests import AttachRequested, CommandRequested, RetryRequested
 from app.screens.view import List, Text, ViewScreen, bindings
 from app.trouble import Trouble, trouble_of_event, without_secrets
 from app.words import duration
+from backend.errors import UsageError
 from backend.escape import one_line
 from backend.logfile import LogFile
 from widgets import ansi
@@ -47,12 +48,13 @@ class JobScreen(ViewScreen):
         self._log = LogFile(job.log)
 
     def compose_body(self) -> Iterable[Widget]:
-        """Return title and log."""
+        """Return title, steps, log, and why the job failed."""
         yield StatusLine(id="title", classes="pane-title")
         name = f"sifdeck-job-{self.job.number}.log"
         with Horizontal(id="panes"):
             yield List(_STEP_COLUMNS, key=lambda step: step.number, id="steps")
             yield Text(follow=True, empty="Nothing printed yet.", save_as=name, id="log")
+        yield StatusLine(id="failure")
 
     def on_mount(self) -> None:
         """Show the log."""
@@ -83,10 +85,21 @@ class JobScreen(ViewScreen):
         progress = row.progress if row else None
         steps = [step for _, step in sorted(progress.steps.items())] if progress else []
         pane = self.query_one("#steps", List)
+        self._show_failure(row)
         pane.display = bool(steps)
         pane.show(steps)
         if progress and progress.step and not pane.has_focus:
             pane.select(progress.step.number)
+
+    def _show_failure(self, row: JobRow | None) -> None:
+        """Show which instruction failed, where it stands in the Dockerfile, and why."""
+        failure = row.failure if row else None
+        pane = self.query_one("#failure", StatusLine)
+        pane.display = failure is not None
+        if failure:
+            why = f": {one_line(failure.why)}" if failure.why else ""
+            shell = "s shell  " if row and row.progress and row.progress.retained else ""
+            pane.show(f"FAILED  {one_line(failure.message)}{why}", f"{shell}R again")
 
     @on(Roster.Opened, "#steps")
     def _find_step(self) -> None:
@@ -137,6 +150,30 @@ class JobScreen(ViewScreen):
                 go="Cancel the job",
             )
         )
+
+    def action_retry(self) -> None:
+        """Start the job again."""
+        self.post_message(RetryRequested(self.job.number))
+
+    def action_shell(self) -> None:
+        """Open a shell in the last good layer of the build."""
+        row = self.board.want(self.job.number)
+        if row:
+            open_shell(self, row)
+
+
+def open_shell(screen: ViewScreen, row: JobRow) -> None:
+    """Open a shell in the last good layer of a build that failed, or say why there is none."""
+    from backend.build.shell import retained_by
+
+    try:
+        if row.progress:
+            retained_by(row.progress)
+    except UsageError as error:
+        screen.notify(f"{error.message}; {error.why}" if error.why else error.message)
+        return
+    command = BY_ID["job.shell"].command({"job": str(row.job.number)})
+    screen.post_message(AttachRequested(command))
 
 
 def _step_note(step: Step) -> str:

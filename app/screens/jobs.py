@@ -11,7 +11,7 @@ from app.board import JobRow
 from app.commands import CommandLine
 from app.requests import CommandRequested, RetryRequested
 from app.screens.filtering import FilterScreen
-from app.screens.job import JobScreen, show_failure
+from app.screens.job import JobScreen, open_shell, show_failure
 from app.screens.view import List, bindings, progress_words, short_title
 from app.words import age, bar, count, duration, percent, size
 from backend.escape import one_line
@@ -207,6 +207,13 @@ class JobsScreen(FilterScreen[JobRow]):
         """Start the job again."""
         if row := self.roster.current:
             self.post_message(RetryRequested(row.job.number))
+
+    def action_shell(self) -> None:
+        """Open a shell in the last good layer of the build."""
+        row = self.roster.current
+        row = self.board.want(row.job.number) if row else None
+        if row:
+            open_shell(self, row)
 
     def action_clear(self) -> None:
         """Forget the jobs that have ended."""

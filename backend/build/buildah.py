@@ -15,17 +15,18 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.build.dockerfile import Dockerfile, read_dockerfile
-from backend.build.program import output_of, run_builder
+from backend.build.program import output_of, run_builder, run_on_terminal
 from backend.build.request import assignments, each, flag
 from backend.build.steps import Steps
 from backend.errors import BackendError, ToolFailedError
 from backend.escape import one_line
-from backend.events import Note
+from backend.events import Note, Retained, ignore
 from backend.reference import Reference
 from backend.runtime.host import find_map_tools, find_program
 from backend.runtime.identity import read_caller
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from backend.events import Report
 
 _ERROR = re.compile(r'(?:Error: )?(?:error )?building at STEP ".*": (?:error )?(.*)|Error: (.*)')
+
+_BASE = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE)
 
 _MARK = "--cgroup-parent"
 """The option whose value a working container's record repeats.  Without cgroups, which chroot
@@ -50,7 +53,7 @@ class Wording:
     Attributes:
         step: Matches the line that begins a step; groups: stage, number, total, instruction.
         cached: Matches the line that says that nothing had to be done.
-        result: Matches the line that says that a step ended.
+        result: Matches the line that says that a step ended; group: the id of its image.
         noise: Matches lines that say nothing to a person.
     """
 
@@ -63,7 +66,7 @@ class Wording:
 BUILDAH = Wording(
     step=re.compile(r"(?:\[(\d+)/\d+\] )?STEP (\d+)/(\d+): (.*)"),
     cached=re.compile(r"--> Using cache [0-9a-f]{12,}"),
-    result=re.compile(r"--> [0-9a-f]{11,64}|(?:\[\d+/\d+\] )?COMMIT(?: \S+)?"),
+    result=re.compile(r"--> ([0-9a-f]{11,64})|(?:\[\d+/\d+\] )?COMMIT(?: \S+)?"),
     noise=re.compile(r"subprocess exited with status \d+|Successfully tagged .*"),
 )
 
@@ -104,7 +107,11 @@ class Buildah:
             status = run_builder(argv, steps.line, environment=environment)
             image = id_file.read_text(encoding="ascii").strip() if id_file.exists() else ""
             if status or not image:
-                raise steps.error(f"{self.name} ended with status {status}")
+                error = steps.error(f"{self.name} ended with status {status}")
+                if steps.good:
+                    image_id, step = steps.good
+                    report(Retained(builder=self.name, image=image_id, step=step))
+                raise error
         finally:
             if not image:
                 self._remove_containers(program, mark, environment)
@@ -115,6 +122,36 @@ class Buildah:
         if status:
             raise ToolFailedError(argv=[*program, *verb], status=status, stderr=output)
         return Reference(transport="oci", path=str(layout))
+
+    def open_shell(self, image: str) -> int:
+        """Open a shell on this process's terminal in an image of the store.
+
+        It is a container of its own, which is removed afterwards; the image stays as it is.
+
+        Args:
+            image: Id or name.
+
+        Returns:
+            The shell's exit status.
+
+        Raises:
+            ToolError: The builder cannot do it, or has forgotten the image.
+        """
+        program = [self.name, *self._storage_options({}, ignore)]
+        tty = ["--tty"] if sys.stdin.isatty() else []
+        if self.name == "podman":
+            words = ["run", "--rm", "--interactive", *tty, "--pull=never", "--network=host"]
+            return run_on_terminal([*program, *words, "--entrypoint=/bin/sh", image])
+        argv = [*program, "from", "--pull-never", image]
+        status, output = output_of(argv, environment={})
+        if status:
+            raise ToolFailedError(argv=argv, status=status, stderr=output)
+        container = output.rpartition("\n")[2]
+        try:
+            words = ["run", *tty, *_isolation(_mode()), "--network=host", container]
+            return run_on_terminal([*program, *words, "--", "/bin/sh"])
+        finally:
+            output_of([*program, "rm", container], environment={})
 
     def _storage_options(self, environment: dict[str, str], report: Report) -> list[str]:
         """Return the options for storage; warn of the driver that copies everything."""
@@ -171,18 +208,21 @@ class StepLog:
         self._number = 0
         self._place = ("", 0, 0)
         self._error = ""
+        self._base = ""
+        self.good: tuple[str, int] | None = None
+        """The image of the last good step of this stage, and its number."""
 
     def line(self, text: str) -> None:
         """Take the next line."""
         step = self._wording.step.fullmatch(text)
         if step and self._is_next(step[1] or "", int(step[2]), int(step[3])):
-            self._finish_step()
-            self._number = self._steps.add(step[4])
-            self._steps.begin(self._number)
+            self._begin_step(step[4])
         elif self._wording.cached.fullmatch(text) and self._number:
             self._steps.cached(self._number)
-        elif self._wording.result.fullmatch(text):
+        elif result := self._wording.result.fullmatch(text):
             self._finish_step()
+            if result[1]:
+                self.good = (result[1], self._number)
         elif failed := _ERROR.fullmatch(text):
             self._error = failed[1] or failed[2]
         elif not self._wording.noise.fullmatch(text):
@@ -203,6 +243,17 @@ class StepLog:
     def close(self) -> None:
         """Take note that the build ended well."""
         self._finish_step()
+
+    def _begin_step(self, instruction: str) -> None:
+        self._finish_step()
+        if self._base:  # a base image is good once something is done with it
+            self.good = (self._base, self._number)
+        base = _BASE.match(instruction)
+        self._base = base[1] if base and base[1] != "scratch" else ""
+        if base:
+            self.good = None
+        self._number = self._steps.add(instruction)
+        self._steps.begin(self._number)
 
     def _finish_step(self) -> None:
         if self._number:
@@ -225,10 +276,8 @@ def build_options(request: BuildRequest, mode: str) -> list[str]:
         request: What to build.
         mode: ``root``, ``subordinate`` or ``single``: which ids the caller has.
     """
-    engine = find_program("runc", "crun") if mode == "single" else ""
     return [
-        *("--isolation", "rootless" if mode == "single" else "chroot"),
-        *flag("--runtime", engine),
+        *_isolation(mode),
         *("--layers", "--force-rm"),
         *("--network", request.network or "host"),
         *each("--build-arg", assignments(request.build_args)),
@@ -253,6 +302,13 @@ def export_options(program: str, image: str, layout: Path, *, compressed: bool) 
         return ["push", "--quiet", *plain, image, f"oci:{layout}:latest"]
     plain = [] if compressed else ["--uncompressed"]
     return ["save", "--quiet", *plain, "--format", "oci-dir", "-o", str(layout), image]
+
+
+def _isolation(mode: str) -> list[str]:
+    """Return the options that say what RUN, and a shell, runs in."""
+    if mode != "single":
+        return ["--isolation", "chroot"]
+    return ["--isolation", "rootless", *flag("--runtime", find_program("runc", "crun"))]
 
 
 def _mode() -> str:

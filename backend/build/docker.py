@@ -68,7 +68,7 @@ _PAINT = re.compile(r"\x1b\[(?:91|0)m")
 DOCKER = Wording(
     step=re.compile(r"()Step (\d+)/(\d+) : (.*)"),
     cached=re.compile(r" ---> Using cache"),
-    result=re.compile(r" ---> [0-9a-f]{12}"),
+    result=re.compile(r" ---> ([0-9a-f]{12})"),
     noise=re.compile(r" ---> Running in .*|Removing intermediate container .*|Successfully .*|"),
 )
 

@@ -21,6 +21,7 @@ from backend.jobs.masking import mask_argv
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from types import FrameType
     from typing import IO
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,35 @@ def start_group(argv: Sequence[str], *, output: Path) -> subprocess.Popen[bytes]
     """
     with output.open("wb") as out:
         return _start(argv, out, environment={}, cwd=None)
+
+
+def run_on_terminal(argv: Sequence[str]) -> int:
+    """Run a program that a person types to, and return its exit status.
+
+    It has our terminal and our group, so that Ctrl-C is its own affair; we live on, to clear
+    up behind it, also when the terminal is closed.
+
+    Raises:
+        ToolMissingError: The program is not on PATH.
+    """
+    _log.debug("run %s", mask_argv(argv))
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        for process in started:
+            process.send_signal(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, pass_on) for number in numbers}
+    try:
+        started.append(subprocess.Popen(argv))
+        status = started[0].wait()
+    except (FileNotFoundError, PermissionError) as error:
+        raise ToolMissingError(f"{argv[0]} is not installed", argv=argv) from error
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - status if status < 0 else status
 
 
 def output_of(argv: Sequence[str], *, environment: Mapping[str, str]) -> tuple[int, str]:

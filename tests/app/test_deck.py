@@ -17,8 +17,16 @@ from app.screens.job import JobScreen
 from app.screens.jobs import JobsScreen
 from app.screens.view import List, Text
 from backend.config import Config
-from backend.events import Blob, Event, Failed, Phase, Resolved, Started
-from tests.support.decks import HOSTILE, make_deck, make_desk, make_images, settle, write_job
+from backend.events import Blob, Event, Failed, Output, Phase, Resolved, Retained, Started, Step
+from tests.support.decks import (
+    HOSTILE,
+    make_deck,
+    make_desk,
+    make_images,
+    settle,
+    until,
+    write_job,
+)
 from tests.support.imagefiles import write_ocisif
 from widgets.status_line import StatusLine
 
@@ -353,6 +361,39 @@ async def test_the_log_is_followed_searched_and_saved(app: Deck, jobs: Path, fol
         assert saved.endswith("line 199\nERROR boom\n")
         await pilot.press("escape", "escape")
         assert isinstance(app.screen, JobsScreen)
+
+
+async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Path) -> None:
+    failed = Step(number=2, total=2, name="RUN make", state="failed", error="exit 2", line=7)
+    told = Failed(message="step 2 failed (line 7 of the Dockerfile): RUN make", why="exit 2")
+    for number, builder in ((1, "podman"), (2, "")):
+        kept = [Retained(builder=builder, image="28103bcf1ed", step=1)] if builder else []
+        write_job(
+            jobs,
+            number,
+            verb="build",
+            argv=("build", "x.sif"),
+            events=(failed, Output(text="make: no rule", step=2), *kept, told),
+            log="#2 make: no rule\n",
+            status=1,
+        )
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(pilot)
+        await pilot.press("3", "enter")
+        await settle(pilot)
+        assert "(line 7 of the Dockerfile): RUN make: exit 2" in line(app, "failure")
+        assert "#2 make: no rule" in app.export_screenshot().replace("&#160;", " ")
+        await pilot.press("s")  # BuildKit's: it has no layers to show
+        await settle(pilot)
+        assert isinstance(app.screen, JobScreen)
+        assert "no layer of this build" in app._notices[-1]
+        await pilot.press("escape", "down", "s")
+        await settle(pilot)
+        dialog = app.screen  # a test has no terminal to hand over
+        assert isinstance(dialog, ReportDialog)
+        assert dialog.trouble.title == "sifdeck jobs shell 1"
+        await pilot.press("escape", "enter", "R")
+        await until(pilot, lambda: any("tries #1 again" in said for said in app._notices))
 
 
 # Hostile text

@@ -106,6 +106,24 @@ def test_a_build_is_composed_from_what_is_in_the_folder(
     assert command.argv[:4] == ("build", "--force", "--build-arg", "A=1")
     assert command.argv[-2:] == (f"{tmp_path.name}.oci.sif", "Containerfile")
     parse(command.argv)
+    assert command.singularity[:2] == ("build", "--oci")
+    (tmp_path / "src").mkdir()
+    elsewhere = form.compose(answers | {"context": "src"})
+    assert elsewhere.argv[-4:] == (answers["target"], "--file", "Containerfile", "src")
+    assert elsewhere.singularity == ()  # it knows no other context than the current folder
+    parse(elsewhere.argv)
+    for wrong in (
+        {"context": "nowhere"},
+        {"dockerfile": "Nofile"},
+        {"context": "https://h/x.git"},
+        {"target": ""},
+        {"args": "A"},
+    ):
+        with pytest.raises(UsageError):
+            form.check(answers | wrong)
+    url = answers | {"dockerfile": "", "context": "https://h/x.git"}
+    assert form.check(url).startswith("https://h/x.git")
+    assert form.compose(url).argv[-1] == "https://h/x.git"
 
 
 @pytest.mark.parametrize(

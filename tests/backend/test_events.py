@@ -21,6 +21,7 @@ EVENTS: list[events.Event] = [
     events.Step(number=1, total=2, name="RUN x", state="done", seconds=1.5, line=3),
     events.Output(text="\x1b[31mred\ud800", step=1, stream="stderr"),
     events.Note(level="warning", text="careful"),
+    events.Retained(builder="buildah", image="28103bcf1ed", step=2),
     events.Finished(path="x.oci.sif", digest=DIGEST, size=9),
     events.Failed(message="no", why="because", kept="2 layers", hint="try again", exit_code=13),
 ]

@@ -481,6 +481,26 @@ class TestCommandLine:
         assert [step.state for step in view.progress.steps.values()] == ["done", "done"]
         assert f"#2 {tmp_path}" in jobs.get(1).log.read_text()
 
+    def test_a_shell_in_the_last_good_layer(
+        self, buildah: str, base: str, tmp_path: Path, clean_home: Path
+    ) -> None:
+        write(tmp_path, f"FROM {base} AS a\nRUN echo {tmp_path} > /made\nFROM a\nRUN exit 3\n")
+        words = ("x.sif", "--no-https", "--builder", buildah, "--job")
+        assert build(tmp_path, *words).stdout == "1\n"
+        jobs = Jobs(clean_home / ".local/state/sifdeck/jobs")
+        wait_until(lambda: jobs.get(1).is_over)
+        before = subprocess.run([buildah, "containers", "-q"], capture_output=True, check=True)
+        result = subprocess.run(
+            [*SIFDECK, "jobs", "shell", "1"],
+            input="cat /made; touch /new; exit 5\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (result.returncode, result.stdout) == (5, f"{tmp_path}\n"), result.stderr
+        after = subprocess.run([buildah, "containers", "-q"], capture_output=True, check=True)
+        assert after.stdout == before.stdout
+
 
 class Quiet(SimpleHTTPRequestHandler):
     """Serves files and says nothing."""
