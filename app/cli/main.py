@@ -75,6 +75,7 @@ class _Verbs(click.Group):
             return None
         module, _, attribute = target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
+        _keep_examples(command)
         return command
 
     def resolve_command(
@@ -87,6 +88,13 @@ class _Verbs(click.Group):
             hint = f"  Did you mean '{near[0]}'?" if near else ""
             ctx.fail(f"No such verb: {args[0]}.{hint}")
         return super().resolve_command(ctx, args)
+
+
+def _keep_examples(command: click.Command) -> None:
+    """Give click its mark for lines to be kept, a backspace; our raw docstrings spell it."""
+    command.help = command.help and command.help.replace("\\b\n", "\b\n")
+    for inner in getattr(command, "commands", {}).values():
+        _keep_examples(inner)
 
 
 def _version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

@@ -53,6 +53,14 @@ def test_every_verb_has_help(verb: str) -> None:
     assert command.get_short_help_str()
 
 
+@pytest.mark.parametrize("words", [["pull"], ["ls"], ["registry", "login"]])
+def test_each_example_has_a_line_of_its_own(words: list[str]) -> None:
+    lines = sifdeck(*words, "--help").stdout.splitlines()
+    examples = [line for line in lines if line.startswith(f"  sifdeck {' '.join(words)} ")]
+    assert len(examples) >= 2
+    assert not any("\\b" in line for line in lines)
+
+
 def test_version() -> None:
     assert sifdeck("--version").stdout.startswith("sifdeck version ")
 
