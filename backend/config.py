@@ -74,6 +74,7 @@ class Config:
     registries: tuple[str, ...] = ()
     terminal: str = "window"
     labs: str = ""
+    limits: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     commands: tuple[CustomCommand, ...] = ()
 
@@ -94,6 +95,7 @@ class Setting:
 
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT}
+_COUNT = {"type": "integer", "minimum": 1, "maximum": 64}
 _INPUT = {
     "type": "object",
     "properties": {"name": _TEXT, "label": _TEXT, "value": _TEXT, "choices": _TEXTS},
@@ -136,6 +138,13 @@ SETTINGS: Mapping[str, Setting] = {
         help="Where containers are opened inside tmux: in a new window, or in place of the deck.",
     ),
     "labs": Setting(schema=_TEXT, help="Folder with a teacher's own labs, offered before ours."),
+    "limits": Setting(
+        schema={
+            "type": "object",
+            "properties": dict.fromkeys(("network", "build", "local"), _COUNT),
+        },
+        help="Jobs that run at once on a host: network (pulls; 2), build (2), local (converts; 1).",
+    ),
     "keys": Setting(
         schema={"type": "object", "additionalProperties": _TEXT},
         help="Id of an action (sifdeck keys lists them) to its keys, with commas between.",
@@ -171,7 +180,8 @@ def load_config(user: Path, site: Path) -> Config:
     values = {**theirs, **ours}
     for name in ("folders", "registries", "commands"):
         values[name] = (*theirs.get(name, ()), *ours.get(name, ()))
-    values["keys"] = {**theirs.get("keys", {}), **ours.get("keys", {})}
+    for name in ("limits", "keys"):
+        values[name] = {**theirs.get(name, {}), **ours.get(name, {})}
     config = Config(**values)
     return replace(config, readonly=True) if theirs.get("readonly") else config
 

@@ -14,7 +14,7 @@ from app.cli.common import json_option
 from backend.errors import FormatError, ToolTimeoutError
 from backend.escape import one_line
 from backend.jobs import Job, Jobs, JobView, Watch
-from backend.paths import jobs_home
+from backend.paths import config_home, jobs_home, site_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,12 +119,14 @@ def supervise_job(*, folder: str) -> None:
     """Be the supervisor of a job; its command line comes on standard input."""
     from pathlib import Path
 
+    from backend.config import load_config
     from backend.jobs.supervisor import supervise
 
+    limits = load_config(config_home() / "config.toml", site_config()).limits
     argv = json.loads(sys.stdin.read())
     if not isinstance(argv, list):
         raise FormatError("the command line of a job is a list")
-    supervise(Path(folder), [str(word) for word in argv], _run_verb)
+    supervise(Path(folder), [str(word) for word in argv], _run_verb, limits)
 
 
 def _run_verb(argv: Sequence[str], folder: Path) -> int:

@@ -24,8 +24,8 @@ from backend.program import OURSELVES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-LIMITS: dict[JobKind, int] = {"network": 2, "build": 2, "local": 1}
-"""Jobs of a kind that run at once on a host; the others wait their turn."""
+LIMITS: Mapping[str, int] = {"network": 2, "build": 2, "local": 1}
+"""Jobs of a kind that run at once on a host unless somebody set it; the others wait their turn."""
 
 _KINDS: dict[str, JobKind] = {"build": "build", "convert": "local"}
 """What verbs wait for that do not mostly wait for the network."""
@@ -43,10 +43,17 @@ class Jobs:
     Args:
         root: The folder of the jobs' folders; made when the first job starts.
         program: Runs ``jobs _supervise FOLDER``.
+        limits: Kind to how many jobs of it run at once; what it lacks is in :data:`LIMITS`.
     """
 
-    def __init__(self, root: Path, program: Sequence[str] = OURSELVES) -> None:
+    def __init__(
+        self,
+        root: Path,
+        program: Sequence[str] = OURSELVES,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self.root = root
+        self._limits = {**LIMITS, **(limits or {})}
         self._program = tuple(program)
         self._known: dict[int, tuple[tuple[int, ...], Job]] = {}
 
@@ -183,7 +190,7 @@ class Jobs:
                 other.state == "queued" and other.number < job.number and _may_be_ready(other, jobs)
                 for other in rivals
             )
-            if running + before >= LIMITS[job.kind]:
+            if running + before >= self._limits[job.kind]:
                 return None
             started = replace(job, started=time.time())
             write_job(started)

@@ -27,7 +27,7 @@ from backend.jobs.record import Exit, Job, read_job, write_exit, write_job
 from backend.jobs.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
 
     Command = Callable[[Sequence[str], Path], int]
@@ -44,7 +44,9 @@ _SETTLE_S = 2.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
-def supervise(folder: Path, argv: Sequence[str], command: Command) -> None:
+def supervise(
+    folder: Path, argv: Sequence[str], command: Command, limits: Mapping[str, int] | None = None
+) -> None:
     """Run ``command(argv, folder)`` as the job in ``folder``; return when it is on its own.
 
     The caller must have one thread, and must end soon: its child is the supervisor.
@@ -53,6 +55,7 @@ def supervise(folder: Path, argv: Sequence[str], command: Command) -> None:
         folder: The job's folder, with its record.
         argv: The command line with its secrets.
         command: Runs it and returns an exit status.
+        limits: Kind to how many jobs of it run at once; None for what is usual.
 
     Raises:
         FormatError: The folder holds no record.
@@ -70,7 +73,7 @@ def supervise(folder: Path, argv: Sequence[str], command: Command) -> None:
         os.setsid()
         job = replace(job, process=this_process())
         write_job(job)
-        supervisor = _Supervisor(job, argv, command)
+        supervisor = _Supervisor(job, argv, command, limits)
         os.write(tell, b"+")
         os.close(tell)
         _leave_standard_files()
@@ -86,11 +89,13 @@ def supervise(folder: Path, argv: Sequence[str], command: Command) -> None:
 class _Supervisor:
     """One job, from its place in the queue to its exit file."""
 
-    def __init__(self, job: Job, argv: Sequence[str], command: Command) -> None:
+    def __init__(
+        self, job: Job, argv: Sequence[str], command: Command, limits: Mapping[str, int] | None
+    ) -> None:
         self._job = job
         self._argv = argv
         self._command = command
-        self._jobs = Jobs(job.folder.parent)
+        self._jobs = Jobs(job.folder.parent, limits=limits)
         self._cancelled = False
         self._killed_at: float | None = None
         # A signal writes a byte here, which ends any wait.

@@ -38,6 +38,11 @@ def test_the_user_is_above_the_site(tmp_path: Path) -> None:
     assert config.keys == {"images.run": "ctrl+r", "deck.quit": "Q"}
 
 
+def test_limits_of_the_site_hold_where_the_user_sets_none(tmp_path: Path) -> None:
+    config = load(tmp_path, user="limits = { build = 4 }", site="[limits]\nbuild = 1\nlocal = 3")
+    assert config.limits == {"build": 4, "local": 3}
+
+
 def test_a_sites_readonly_stays(tmp_path: Path) -> None:
     assert load(tmp_path, user="readonly = false", site="readonly = true").readonly
 
@@ -73,6 +78,8 @@ def test_a_custom_command_is_an_argument_list(tmp_path: Path) -> None:
         ('mouse = "yes"', "mouse takes true or false"),
         ("progress_hz = 99", "takes 1 to 30"),
         ("progress_hz = true", "a whole number"),
+        ("[limits]\nbuild = 0", "limits.build takes 1 to 64"),
+        ("[limits]\nbuilds = 3", "did you mean 'build'"),
         ('glyphs = "emoji"', "ascii or unicode"),
         ("folders = [1]", "folders[0] takes a text"),
         ('[[commands]]\nname = "x"', "lacks 'argv'"),

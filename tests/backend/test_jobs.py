@@ -141,6 +141,12 @@ class TestRunning:
             ended.ended for job in (first, second) if (ended := jobs.get(job.number).exit)
         )
 
+    def test_how_many_run_at_once_can_be_set(self, jobs: Jobs) -> None:
+        record(jobs.root, 1, kind="build")
+        queued = record(jobs.root, 2, kind="build", started=None)
+        assert Jobs(jobs.root, limits={"build": 1, "local": 9}).take_turn(queued) is None
+        assert Jobs(jobs.root, limits={"local": 9}).take_turn(queued) is not None
+
     @pytest.mark.parametrize(
         ("argv", "kind"), [(["-q", "build", "x"], "build"), (["pull", "build"], "network")]
     )

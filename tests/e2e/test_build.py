@@ -421,6 +421,24 @@ class TestCommandLine:
         assert jobs.get(1).state == "cancelled"
         assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "home"}
 
+    def test_a_site_may_have_one_build_at_once(
+        self, buildah: str, tmp_path: Path, clean_home: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SIFDECK_CONFIG_DIR", str(tmp_path))
+        write(tmp_path, "limits = { build = 1 }\n", "config.toml")
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            write(tmp_path, f"FROM 127.0.0.1:{silent.getsockname()[1]}/base:latest\n")
+            words = ("--no-https", "--builder", buildah, "--job")
+            for name in ("a.sif", "b.sif"):
+                assert build(tmp_path, name, *words).returncode == 0
+            connection, _ = silent.accept()  # the first runs
+            jobs = Jobs(clean_home / ".local/state/sifdeck/jobs")
+            assert [job.state for job in jobs.list()] == ["queued", "running"]
+            for number in (2, 1):
+                jobs.cancel(number)
+                wait_until(functools.partial(lambda one: jobs.get(one).is_over, number))
+            connection.close()
+
     def test_two_builds_at_once(
         self, buildah: str, base: str, tmp_path: Path, clean_home: Path
     ) -> None:
