@@ -58,7 +58,7 @@ class LayoutDestination:
     ) -> None:
         """Bring one blob there, verified."""
         await self._store.fetch(
-            source,
+            _Streamed(source),
             origin,
             descriptor,
             role=progress.role,
@@ -97,6 +97,17 @@ class LayoutDestination:
         _write(index, dump(document))
         with contextlib.suppress(OSError):
             (self._folder / "partial").rmdir()
+
+
+class _Streamed:
+    """A source whose files are copied: the cache would take them where they lie."""
+
+    def __init__(self, source: BlobSource) -> None:
+        self.stream_blob = source.stream_blob
+
+    def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
+        """Return None, so that the bytes are asked for."""
+        return None
 
 
 @contextlib.asynccontextmanager
