@@ -2,6 +2,7 @@
 
 * BackendError
   x UsageError             a reference, option or setting that makes no sense
+    + SeveralImagesError   a reference that more than one image answers to
   x FormatError            bytes that are not what they should be
   x ExistsError            a target that is there already
   x NotFoundError          an image, tag, blob, file or job that is not there
@@ -28,7 +29,7 @@ from enum import IntEnum
 
 TYPE_CHECKING = False  # the launcher of containers imports this; typing would cost it 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import ClassVar
 
 
@@ -84,6 +85,19 @@ class UsageError(BackendError):
     """A reference, option or setting that makes no sense."""
 
     exit_code = ExitCode.USAGE
+
+
+class SeveralImagesError(UsageError):
+    """A reference that more than one image answers to.
+
+    Args:
+        message: As for :class:`BackendError`, as are ``why`` and ``hint``.
+        choices: For each image the reference that means it alone, and a few words about it.
+    """
+
+    def __init__(self, message: str, *, why: str, hint: str, choices: Mapping[str, str]) -> None:
+        super().__init__(message, why=why, hint=hint)
+        self.choices = dict(choices)
 
 
 class FormatError(BackendError):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.common import job_option, json_option
-from app.cli.images import image_options, pull_options
+from app.cli.images import choosing, image_options, pull_options
 from app.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from backend.reference import Reference
 
 
 @click.command(short_help="Convert an image: SIF, OCI-SIF, layout, archive, folder.")
@@ -56,9 +60,13 @@ def convert(  # noqa: PLR0913  (one parameter for each option)
 
     reference = parse(source)
     wanted = parse_target(target, native=native, sandbox=sandbox)
-    with reporting(
-        ctx, verb="convert", title=str(reference), target=str(wanted.path), as_json=as_json
-    ) as report:
-        chosen = pull_options(options, overwrite=force or flag("FORCE"))
-        made = convert_image(reference, wanted, replace(chosen, native=False), report)
-        report(Finished(path=str(made.path), digest=made.digest, size=made.size))
+    chosen = replace(pull_options(options, overwrite=force or flag("FORCE")), native=False)
+
+    def work(image: Reference) -> None:
+        with reporting(
+            ctx, verb="convert", title=str(image), target=str(wanted.path), as_json=as_json
+        ) as report:
+            made = convert_image(image, wanted, chosen, report)
+            report(Finished(path=str(made.path), digest=made.digest, size=made.size))
+
+    choosing(reference, work, ask=not as_json)

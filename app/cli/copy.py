@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.common import job_option, json_option
-from app.cli.images import find_reference, image_options, pull_options
+from app.cli.images import choosing, find_reference, image_options, pull_options
 from app.cli.progress import reporting
 
 if TYPE_CHECKING:
@@ -54,18 +54,22 @@ def copy(
     overwrite = force or flag("FORCE")
     chosen = pull_options(options, overwrite=overwrite)
     origin, there = find_reference(source, chosen.access), parse(target)
-    with reporting(
-        ctx, verb="copy", title=str(origin), target=str(there), as_json=as_json
-    ) as report:
-        if there.transport == "file":
-            from backend.pull import pull_image
+    one_platform = bool(options["arch"] or options["platform"])
 
-            made = pull_image(origin, Path(there.path), chosen, report)
-            report(Finished(path=there.path, digest=made.digest, size=made.size))
-            return
-        one_platform = bool(options["arch"] or options["platform"])
-        digest = _run(origin, there, chosen, report, one_platform=one_platform)
-        report(Finished(path=str(there), digest=digest))
+    def work(image: Reference) -> None:
+        with reporting(
+            ctx, verb="copy", title=str(image), target=str(there), as_json=as_json
+        ) as report:
+            if there.transport == "file":
+                from backend.pull import pull_image
+
+                made = pull_image(image, Path(there.path), chosen, report)
+                report(Finished(path=there.path, digest=made.digest, size=made.size))
+                return
+            digest = _run(image, there, chosen, report, one_platform=one_platform)
+            report(Finished(path=str(there), digest=digest))
+
+    choosing(origin, work, ask=not as_json)
 
 
 def _run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import click
@@ -12,6 +13,7 @@ from app.cli.access import access_options, make_access, run_async
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from backend.errors import SeveralImagesError
     from backend.pull import PullOptions
     from backend.reference import Reference
     from backend.registry.access import Access
@@ -87,3 +89,37 @@ def find_reference(text: str, access: Access) -> Reference:
     from backend.registry.access import find_short_name
 
     return run_async(find_short_name(text, access)) or reference
+
+
+def choosing(reference: Reference, work: Callable[[Reference], R], *, ask: bool = True) -> R:
+    """Return what ``work`` makes of a reference; of several images it means the user takes one.
+
+    Args:
+        reference: What the user named.
+        work: Called once more, with what the user took.
+        ask: False leaves the error as it is, as does a missing terminal.
+
+    Raises:
+        SeveralImagesError: Several images answer to the reference, and nobody can be asked.
+        BackendError: Whatever ``work`` raises.
+    """
+    from backend.errors import SeveralImagesError
+
+    try:
+        return work(reference)
+    except SeveralImagesError as error:
+        if not (ask and sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        return work(_ask_which(error))
+
+
+def _ask_which(error: SeveralImagesError) -> Reference:
+    from backend.escape import one_line
+    from backend.reference import parse
+
+    click.echo(f"{error.message}:", err=True)
+    names = list(error.choices)
+    for number, name in enumerate(names, 1):
+        click.echo(f"{number:>4}  {one_line(name)}  {error.choices[name]}", err=True)
+    chosen: int = click.prompt("Which one", type=click.IntRange(1, len(names)), err=True)
+    return parse(names[chosen - 1])

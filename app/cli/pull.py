@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from app.cli.common import job_option, json_option
-from app.cli.images import find_reference, image_options, pull_options
+from app.cli.images import choosing, find_reference, image_options, pull_options
 from app.cli.progress import reporting
+
+if TYPE_CHECKING:
+    from backend.reference import Reference
 
 
 @click.command(short_help="Pull an image from a registry into one OCI-SIF file.")
@@ -61,10 +65,14 @@ def pull(
     reference = find_reference(arguments[-1], chosen.access)
     place = folder or Path(variable("PULLDIR") or variable("PULLFOLDER") or "")
     suffix = ".sif" if options["native"] else ".oci.sif"
-    name = arguments[0] if len(arguments) > 1 else reference.file_name(suffix=suffix)
-    target = place / name
-    with reporting(
-        ctx, verb="pull", title=str(reference), target=str(target), as_json=as_json
-    ) as report:
-        made = pulling.pull_image(reference, target, chosen, report)
-        report(Finished(path=str(target), digest=made.digest, size=made.size))
+
+    def work(image: Reference) -> None:
+        name = arguments[0] if len(arguments) > 1 else image.file_name(suffix=suffix)
+        target = place / name
+        with reporting(
+            ctx, verb="pull", title=str(image), target=str(target), as_json=as_json
+        ) as report:
+            made = pulling.pull_image(image, target, chosen, report)
+            report(Finished(path=str(target), digest=made.digest, size=made.size))
+
+    choosing(reference, work, ask=not as_json)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from app.cli.access import make_access
+from app.cli.images import choosing, find_reference
 from app.cli.runflags import OPTIONS, Option, interpret
 from backend.escape import one_line
 
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 
     from app.cli.runflags import Flags
     from backend.events import Event
+    from backend.reference import Reference
+    from backend.registry.access import Access
     from backend.runtime.options import Action
+    from backend.runtime.plan import Plan
 
 _SETTINGS = {"allow_interspersed_args": False}
 """What stands behind the image belongs to the container, options too."""
@@ -95,10 +100,15 @@ def start(
     from backend.runtime import container
 
     options = interpret(action, arguments, flags)
-    with ExitStack() as stack:
-        report = _LateReport(ctx, stack, verb=action, title=image)
-        path = find_image(image, flags, report)
-        plan = container.plan_image(path, options, report)
+    access = functools.cache(lambda: make_access(flags))  # a file needs none
+
+    def planned(reference: Reference) -> Plan:
+        with ExitStack() as stack:
+            report = _LateReport(ctx, stack, verb=action, title=image)
+            path = _local_file(reference, flags, access, report)
+            return container.plan_image(path, options, report)
+
+    plan = choosing(_find_image(image, access), planned)
     if options.detach:
         from backend.runtime.background import start_detached
 
@@ -107,13 +117,12 @@ def start(
         container.become_launcher(plan)
 
 
-def find_image(image: str, flags: Flags, report: Callable[[Event], None]) -> str:
-    """Return the file that ``image`` names, from the cache if it is no file.
+def _find_image(image: str, access: Callable[[], Access]) -> Reference:
+    """Return what ``image`` names: a file, or an image that can be pulled.
 
     Raises:
         UsageError: It names nothing.
         NotFoundError: There is no such file.
-        BackendError: The image could not be pulled.
     """
     import os
 
@@ -121,19 +130,34 @@ def find_image(image: str, flags: Flags, report: Callable[[Event], None]) -> str
     from backend.reference import parse
 
     reference = parse(image)
-    if reference.transport == "file":
-        if not os.path.exists(reference.path):
+    if reference.transport == "file" and not os.path.exists(reference.path):
+        reference = find_reference(image, access())
+        if reference.transport == "file":
             raise NotFoundError(
                 f"no such image: {one_line(image)!r}",
                 hint="for an image in a registry write docker://NAME[:TAG]",
             )
+    return reference
+
+
+def _local_file(
+    reference: Reference,
+    flags: Flags,
+    access: Callable[[], Access],
+    report: Callable[[Event], None],
+) -> str:
+    """Return the file of an image, from the cache if the image is no file.
+
+    Raises:
+        BackendError: The image could not be pulled.
+    """
+    if reference.transport == "file":
         return reference.path
-    from app.cli.access import make_access
     from backend.pull import PullOptions, cached_image
     from backend.settings import flag
 
     offline = bool(flags["offline"]) or flag("OFFLINE")
-    wanted = PullOptions(access=make_access(flags), offline=offline)
+    wanted = PullOptions(access=access(), offline=offline)
     return str(cached_image(reference, wanted, report))
 
 

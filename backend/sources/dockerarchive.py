@@ -7,9 +7,10 @@ the bytes in the archive, and the same archive gives the same one.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backend.errors import FormatError, NotFoundError, UsageError
+from backend.errors import FormatError, NotFoundError
 from backend.escape import one_line
 from backend.oci import media
 from backend.oci.digest import Digest, digest_of
@@ -17,6 +18,7 @@ from backend.oci.image import Descriptor, Manifest
 from backend.oci.json import MAX_DOCUMENT, Node, dump, load
 from backend.oci.source import RawManifest
 from backend.reference import parse_name
+from backend.sources.several import several_images
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -41,14 +43,14 @@ class DockerArchiveSource:
 
         Raises:
             NotFoundError: There is none of that name.
-            UsageError: There are several; the hint lists them.
+            SeveralImagesError: There are several.
             FormatError: This is no Docker archive.
         """
         listing = self._tree.find("manifest.json")
         if listing is None:
             raise FormatError("this is no Docker archive: manifest.json is missing")
         images = load(listing.read(MAX_DOCUMENT), "manifest.json").items()
-        image = _chosen(images, reference)
+        image = self._chosen(images, reference)
         layers = image.need("Layers").texts()
         if len(layers) > _MAX_LAYERS:
             raise FormatError(f"the image has {len(layers)} layers; at most {_MAX_LAYERS} are read")
@@ -74,10 +76,48 @@ class DockerArchiveSource:
         """Return None: nothing in an archive is a file of its own."""
         return None
 
+    def _chosen(self, images: list[Node], reference: Reference) -> Node:
+        found = [one for one in images if self._is_meant(one, reference)]
+        names = [tag for one in images for tag in _tags(one)]
+        there = ", ".join(one_line(tag, limit=80) for tag in names[:_LISTED])
+        why = f"it holds {there or 'no names'}"
+        if not found:
+            raise NotFoundError(f"there is no {reference}", why=why)
+        if len(found) > 1:
+            choices = dict(self._choice(one, reference) for one in found)
+            raise several_images(reference, choices, why=why)
+        return found[0]
+
+    def _is_meant(self, image: Node, reference: Reference) -> bool:
+        if reference.transport != "docker-archive":
+            return True  # the daemon was asked for one image
+        if reference.digest:
+            return self._identity(image) == reference.digest
+        if not reference.tag:
+            return True
+        tags = _tags(image)
+        wanted = str(parse_name(reference.tag))
+        return reference.tag in tags or wanted in {str(parse_name(tag)) for tag in tags}
+
+    def _choice(self, image: Node, reference: Reference) -> tuple[Reference, str]:
+        """Return what means an image alone, and the names it has."""
+        tags, identity = _tags(image), self._identity(image)
+        if tags:
+            return replace(reference, tag=tags[0], digest=None), identity[:19]
+        return replace(reference, tag="", digest=identity), "(no name)"
+
+    def _identity(self, image: Node) -> Digest:
+        """Return the digest of an image's configuration, which is Docker's image ID."""
+        name = image.need("Config").text()
+        region = self._tree.find(name)
+        if region is None:
+            raise _lacking(name)
+        return digest_of(region.read(MAX_DOCUMENT))
+
     def _describe(self, name: str, media_type: str) -> Descriptor:
         region = self._tree.find(name)
         if region is None:
-            raise FormatError(f"the archive lacks {one_line(name, limit=120)!r}")
+            raise _lacking(name)
         hasher = hashlib.sha256()
         for chunk in region.chunks():
             hasher.update(chunk)
@@ -94,27 +134,8 @@ def _layer_type(region: Region) -> str:
     return f"{media.OCI_LAYER}+zstd" if head.startswith(b"\x28\xb5\x2f\xfd") else media.OCI_LAYER
 
 
-def _chosen(images: list[Node], reference: Reference) -> Node:
-    names = [_tags(image) for image in images]
-    if reference.tag and reference.transport == "docker-archive":
-        wanted = str(parse_name(reference.tag))
-        found = [
-            image
-            for image, tags in zip(images, names, strict=True)
-            if reference.tag in tags or wanted in {str(parse_name(tag)) for tag in tags}
-        ]
-    else:
-        found = images
-    there = ", ".join(one_line(tag, limit=80) for tags in names for tag in tags[:_LISTED])
-    if not found:
-        raise NotFoundError(f"there is no {reference}", why=f"it holds {there or 'no names'}")
-    if len(found) > 1:
-        raise UsageError(
-            f"{reference} holds {len(found)} images",
-            why=f"it holds {there or 'no names'}",
-            hint=f"name one of them: {reference.transport}:{reference.path}:NAME:TAG",
-        )
-    return found[0]
+def _lacking(name: str) -> FormatError:
+    return FormatError(f"the archive lacks {one_line(name, limit=120)!r}")
 
 
 def _tags(image: Node) -> tuple[str, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from backend.errors import FormatError, NotFoundError, UsageError
+from backend.errors import FormatError, NotFoundError
 from backend.escape import one_line
 from backend.oci import media
 from backend.oci.digest import Digest, digest_of
 from backend.oci.image import parse_index
 from backend.oci.json import MAX_DOCUMENT
 from backend.oci.source import RawManifest, document_type, verify
+from backend.sources.several import several_images
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -43,7 +46,7 @@ class LayoutSource:
 
         Raises:
             NotFoundError: There is none.
-            UsageError: There are several; the hint lists them.
+            SeveralImagesError: There are several.
             VerificationError: It does not have its digest.
         """
         if reference.digest and self._tree.find(_blob_name(reference.digest)):
@@ -61,11 +64,7 @@ class LayoutSource:
             if not any(_names(one) for one in found) and all(one.platform for one in found):
                 # One image for several platforms, without an index of its own.
                 return RawManifest(data=raw, media_type=media.OCI_INDEX, digest=digest_of(raw))
-            raise UsageError(
-                f"{reference} holds several images",
-                why=_listing(found),
-                hint=f"name one of them: {reference.transport}:{reference.path}:TAG or @DIGEST",
-            )
+            raise several_images(reference, _choices(reference, found), why=_listing(found))
         return self._document(found[0].digest, found[0].media_type)
 
     async def stream_blob(
@@ -113,6 +112,19 @@ def _names(entry: Descriptor) -> tuple[str, ...]:
     found = [entry.annotations.get(key, "") for key in (REFERENCE_NAME, _CONTAINERD_NAME)]
     tags = [name.rpartition(":")[2] for name in found if ":" in name]
     return tuple(name for name in (*found, *tags) if name)
+
+
+def _choices(reference: Reference, entries: list[Descriptor]) -> dict[Reference, str]:
+    """Return what means each image alone: a name that no other has, else its digest."""
+    images = {entry.digest: entry for entry in entries}
+    names = Counter(name for entry in images.values() for name in set(_names(entry)))
+    choices = {}
+    for digest, entry in images.items():
+        own = next((name for name in _names(entry) if names[name] == 1), "")
+        one = replace(reference, tag=own, digest=None if own else digest)
+        about = f"{digest[:19]}  {entry.platform}" if entry.platform else digest[:19]
+        choices[one] = about
+    return choices
 
 
 def _listing(entries: list[Descriptor]) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
+import io
 import json
 import os
+import pty
+import shutil
 import subprocess
+import sys
+import tarfile
 import tempfile
 import threading
 from contextlib import contextmanager
@@ -228,9 +234,15 @@ def test_layouts(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
     )
     assert run("pull", "c.sif", "oci:lay:three") == ExitCode.NOT_FOUND
     assert run("pull", "c.sif", "oci:nowhere") == ExitCode.NOT_FOUND
+    assert run("copy", "oci:lay:two", "oci:again:two") == 0
+    assert run("copy", "oci:lay:two", "oci-archive:again.tar") == 0
+    shutil.rmtree("lay/blobs")
+    for reference in ("oci:again:two", "oci-archive:again.tar"):  # whole without the first
+        assert run("pull", "-F", "d.sif", reference) == 0
+        assert read_ocisif(Path("d.sif")).layers == read_ocisif(Path("b.sif")).layers
     Path("other").mkdir()
     Path("other/file").touch()
-    assert run("copy", "oci:lay:one", "oci:other") == ExitCode.USAGE
+    assert run("copy", "oci:again:two", "oci:other") == ExitCode.USAGE
 
 
 def test_archives(registry: Registry) -> None:
@@ -258,6 +270,82 @@ def test_archives(registry: Registry) -> None:
         assert read_ocisif(Path(f"{number}.sif")).layers[0].digest == wanted
     assert run("pull", "c.sif", "docker-archive:y.tar:other:1") == ExitCode.NOT_FOUND
     assert run("pull", "c.sif", "docker-archive:x.tar") == ExitCode.FAILED
+
+
+def save_without_names(*made: MadeImage) -> None:
+    """Write ``saved.tar`` as docker save does for two images of which one has no name."""
+    with tarfile.open("saved.tar", "w") as archive:
+        listing = []
+        for number, one in enumerate(made):
+            blobs = list(one.blobs.values())
+            config = next(data for data in blobs if data.startswith(b"{"))
+            rest = [data for data in blobs if data is not config]
+            names = [f"{number}/{i}.tar" for i in range(len(rest))]
+            listing.append(
+                {
+                    "Config": f"{number}.json",
+                    "RepoTags": ["lab/named:1"] if number == 0 else None,
+                    "Layers": names,
+                }
+            )
+            for name, data in (
+                (f"{number}.json", config),
+                *zip(names, rest, strict=True),
+                ("manifest.json", json.dumps(listing).encode()),
+            ):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+
+
+def test_each_of_several_images_is_named_exactly(capfd: pytest.CaptureFixture[str]) -> None:
+    one, two = make("one"), make("two")
+    save_without_names(one, two)
+    assert run("pull", "a.sif", "docker-archive:saved.tar") == ExitCode.USAGE
+    told = capfd.readouterr().err
+    assert "docker-archive:saved.tar holds 2 images" in told
+    hint = told.partition("name one of them: ")[2].split()
+    assert hint[0] == "docker-archive:saved.tar:lab/named:1,"
+    assert hint[1].startswith("docker-archive:saved.tar@sha256:")
+    for number, reference in enumerate((hint[0].rstrip(","), hint[1])):
+        assert run("pull", f"{number}.sif", reference) == 0
+    first, second = (read_ocisif(Path(f"{number}.sif")).layers[0].digest for number in (0, 1))
+    assert first != second
+    nobody = f"docker-archive:saved.tar@sha256:{'0' * 64}"
+    assert run("pull", "b.sif", nobody) == ExitCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("verb", ["pull", "copy", "convert"])
+def test_on_a_terminal_the_user_chooses(verb: str, here: Path) -> None:
+    one, two = make("one"), make("two")
+    for tag, made in (("one", one), ("two", two)):
+        assert run("copy", f"oci:{write_layout(here / tag, made, tag)}", f"oci:lay:{tag}") == 0
+    arguments = ["a.sif", "oci:lay"] if verb == "pull" else ["oci:lay", "a.sif"]
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", verb, *arguments],
+        stdin=follower,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    os.close(follower)
+    os.write(leader, b"2\n")
+    shown = read_to_end(leader)
+    assert process.wait(60) == 0, shown
+    assert "   1  oci:lay:one" in shown
+    assert "Which one" in shown
+    assert run("pull", "b.sif", "oci:lay:two") == 0
+    assert read_ocisif(Path("a.sif")).layers == read_ocisif(Path("b.sif")).layers
+
+
+def read_to_end(terminal: int) -> str:
+    """Return all that a terminal shows until its last user is gone."""
+    shown = b""
+    with open(terminal, "rb", buffering=0) as stream, contextlib.suppress(OSError):
+        while data := stream.read(1 << 16):
+            shown += data
+    return shown.decode()
 
 
 @pytest.mark.parametrize("cut", [10, 600, 5000])

@@ -12,6 +12,8 @@ from tests.support import images
 from tests.support.containers import SIFDECK
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.registry, pytest.mark.runtime]
@@ -42,3 +44,20 @@ def test_run_from_a_registry_and_from_the_cache(registry: Registry) -> None:
     assert run("--no-https", "--offline", f"{name}:1").stdout == "from registry\n"
     assert len(registry.requests_for("team/tool")) == before
     assert run("--no-https", f"{name}:nosuch").returncode == 11
+
+
+def test_a_name_without_a_registry_is_looked_up_as_by_pull(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.getuid():
+        pytest.skip("not root")
+    made = images.image([images.busybox_layer()], config={"Cmd": ["echo", "short"]})
+    registry.push(made, "short/tool", "1")
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[aliases]\n"tool" = "{registry.host}/short/tool"\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    monkeypatch.chdir(tmp_path)
+    assert run("tool:1").stdout == "short\n"
+    missing = run("other:1")
+    assert missing.returncode == 11
+    assert "no such image: 'other:1'" in missing.stderr
