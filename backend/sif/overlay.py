@@ -29,7 +29,7 @@ from backend.sif.edit import NewObject, edit_sif
 from backend.sif.ext import ExtReader
 from backend.sif.file import SifFile
 from backend.sif.ocisif import LAYER_ALIGNMENT, OciSif, image_of, read_ocisif
-from backend.sif.overlaylayer import KINDS
+from backend.sif.overlaylayer import KINDS, WHITEOUT, read_folder
 from backend.sif.records import DataType, FileSystem, Partition, PartitionKind
 from backend.sif.revision import add_documents, drop_documents
 from backend.sif.writer import LayerFile
@@ -252,7 +252,10 @@ class _Sealer:
         waiting = [(upper, root)]
         while waiting:
             node, inode = waiting.pop()
-            for name, number in sorted(self._reader.entries(node)):
+            for name, number in read_folder(self._reader, node)[0].items():
+                if number == WHITEOUT:
+                    inode.directory.entries[name] = _deleted()
+                    continue
                 if number in self._made:
                     if self._made[number].kind is Kind.DIRECTORY:
                         raise FormatError("the directories of the overlay are no tree")
@@ -269,9 +272,10 @@ class _Sealer:
         kind = KINDS.get(stat.S_IFMT(node.mode))
         if kind is None:
             raise FormatError("the overlay holds something of an unknown kind")
-        attributes = Attributes(
-            stat.S_IMODE(node.mode), node.uid, node.gid, _xattrs(self._reader.xattrs(node))
-        )
+        found = self._reader.xattrs(node)
+        if kind is Kind.DIRECTORY and read_folder(self._reader, node)[1]:
+            found = {**found, b"user.overlay.opaque": b"y"}
+        attributes = Attributes(stat.S_IMODE(node.mode), node.uid, node.gid, _xattrs(found))
         inode = self._made[node.number] = Inode(kind, attributes, node.mtime)
         if kind is Kind.DIRECTORY:
             inode.content = Directory()
@@ -291,6 +295,13 @@ class _Sealer:
         elif kind in {Kind.BLOCK_DEVICE, Kind.CHARACTER_DEVICE}:
             inode.content = node.device
         return inode
+
+
+def _deleted() -> Inode:
+    """Return overlayfs's mark of a name that is deleted."""
+    inode = Inode(Kind.CHARACTER_DEVICE, Attributes(0, 0, 0), 0)
+    inode.content = 0
+    return inode
 
 
 def _xattrs(found: dict[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:

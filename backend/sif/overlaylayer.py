@@ -28,6 +28,23 @@ KINDS: dict[int, Kind] = {
 }
 """By the bits of ``st_mode`` that say what something is."""
 _CHUNK = 1 << 20
+_HIDDEN = b".wh."
+_OPAQUE_MARKS = frozenset({b".wh..wh..opq", b".wh..opq"})
+WHITEOUT = 0
+"""Stands for the inode of a name that is deleted; ext numbers its inodes from 1."""
+
+
+def read_folder(reader: ExtReader, folder: ExtNode) -> tuple[dict[bytes, int], bool]:
+    """Return the names in a folder with their inodes, and whether it hides what is below.
+
+    fuse-overlayfs, which writes overlays for containers, notes what was deleted as files named
+    ``.wh.NAME`` where it cannot make overlayfs's devices.
+    """
+    found = dict(reader.entries(folder))
+    names = {name: number for name, number in found.items() if not name.startswith(_HIDDEN)}
+    for name in found.keys() - names.keys() - _OPAQUE_MARKS:
+        names.setdefault(name.removeprefix(_HIDDEN), WHITEOUT)
+    return dict(sorted(names.items())), not _OPAQUE_MARKS.isdisjoint(found)
 
 
 class OverlayLayer:
@@ -56,15 +73,13 @@ class OverlayLayer:
 
     def child(self, directory: Node, name: bytes) -> Node | None:
         """Return what ``name`` stands for in a directory."""
-        for entry, number in self._reader.entries(self._ext(directory)):
-            if entry == name:
-                return _node(self._reader.node(number))
-        return None
+        number = read_folder(self._reader, self._ext(directory))[0].get(name)
+        return None if number is None else self._node(number)
 
     def entries(self, directory: Node) -> Iterator[tuple[bytes, Node]]:
         """Yield the names in a directory and what they stand for."""
-        for name, number in sorted(self._reader.entries(self._ext(directory))):
-            yield name, _node(self._reader.node(number))
+        for name, number in read_folder(self._reader, self._ext(directory))[0].items():
+            yield name, self._node(number)
 
     def read(self, node: Node) -> Iterator[bytes]:
         """Yield the bytes of a regular file, at most 1 MiB at a time."""
@@ -83,15 +98,24 @@ class OverlayLayer:
 
     def xattrs(self, node: Node) -> tuple[tuple[bytes, bytes], ...]:
         """Return the extended attributes, but for what overlayfs notes for itself."""
-        found = self._reader.xattrs(self._ext(node))
+        inode = self._ext(node)
+        found = self._reader.xattrs(inode)
+        if node.kind is Kind.DIRECTORY and read_folder(self._reader, inode)[1]:
+            found = {**found, b"user.overlay.opaque": b"y"}
         return tuple(
             (name, value)
             for name, value in sorted(found.items())
             if b".overlay." not in name or name.endswith(b".opaque")
         )
 
+    def _node(self, number: int) -> Node:
+        return _node(self._reader.node(number)) if number else _DELETED
+
     def _ext(self, node: Node) -> ExtNode:
         return self._reader.node(node.number)
+
+
+_DELETED = Node(Kind.CHARACTER_DEVICE, 0, 0, 0, 0, WHITEOUT, 1)
 
 
 def _node(found: ExtNode) -> Node:

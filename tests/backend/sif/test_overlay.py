@@ -245,6 +245,29 @@ def test_seal(image: Path, tmp_path: Path) -> None:
         assert opaque == ((b"trusted.overlay.opaque", b"y"), (b"user.overlay.opaque", b"y"))
 
 
+def test_what_fuse_overlayfs_notes_as_deleted(image: Path, tmp_path: Path) -> None:
+    create_overlay(image, SMALL)
+    empty = tmp_path / "empty"
+    empty.touch()
+    commands = [
+        "cd /upper", "mkdir d", f"write {empty} .wh.gone", f"write {empty} .wh.d", "cd d",
+        f"write {empty} .wh..wh..opq", "mknod .wh..opq c 0 0", f"write {empty} new",
+    ]  # fmt: skip
+    change_overlay(image, tmp_path, commands)
+    expected = [b"", b"d", b"d/new", b"made", b"made/here"]
+    with ImageTree(image) as tree:
+        assert [path for path, _ in tree.walk()] == expected
+        assert tree.lookup("gone") is None
+        assert tree.lookup("d/old") is None
+    seal_overlay(image)
+    with ImageTree(image) as tree:
+        assert [path for path, _ in tree.walk()] == expected
+        raw = tree.layers[1].lookup("gone")
+        assert raw is not None
+        assert (raw.kind, raw.device) == (Kind.CHARACTER_DEVICE, 0)
+        assert tree.layers[1].lookup("d/.wh..wh..opq") is None
+
+
 def test_signatures_of_cosign_stay_and_the_user_is_told(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
