@@ -26,7 +26,7 @@ from backend.build.request import assignments, each, flag
 from backend.build.steps import Steps
 from backend.errors import BackendError, ToolFailedError
 from backend.escape import one_line
-from backend.events import Note, Retained, ignore
+from backend.events import Note, Phase, Retained, ignore
 from backend.reference import Reference
 from backend.runtime.host import find_map_tools, find_program
 from backend.runtime.identity import read_caller
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _ERROR = re.compile(r'(?:Error: )?(?:error )?building at STEP ".*": (?:error )?(.*)|Error: (.*)')
 
 _BASE = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE)
+
+_MAX_ERROR = 4000
+"""Characters of an error that spans several lines."""
 
 _MARK = "--cgroup-parent"
 """The option whose value a working container's record repeats.  Without cgroups, which chroot
@@ -118,9 +121,11 @@ class Buildah:
         steps.close()
         layout = folder / "layout"
         verb = export_options(self.name, image, layout, compressed=request.compressed)
+        report(Phase(name="export"))
         status, output = output_of([*program, *verb], environment=environment)
         if status:
             raise ToolFailedError(argv=[*program, *verb], status=status, stderr=output)
+        report(Phase(name="export", state="done"))
         return Reference(transport="oci", path=str(layout))
 
     def open_shell(self, image: str) -> int:
@@ -225,6 +230,10 @@ class StepLog:
                 self.good = (result[1], self._number)
         elif failed := _ERROR.fullmatch(text):
             self._error = failed[1] or failed[2]
+            if self._number and failed[2]:  # a program of a step may say so of itself
+                self._steps.output(self._number, text)
+        elif self._error and not self._number:
+            self._error = f"{self._error} {text}"[:_MAX_ERROR]  # such as what git said
         elif not self._wording.noise.fullmatch(text):
             self._steps.output(self._number, text)
 

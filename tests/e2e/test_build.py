@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import socket
+import socketserver
 import subprocess
 import tarfile
 import tempfile
@@ -421,6 +422,81 @@ class TestCommandLine:
         assert jobs.get(1).state == "cancelled"
         assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "home"}
 
+    def test_cancelling_the_export_leaves_nothing(
+        self, buildah: str, base: str, registry: Registry, tmp_path: Path
+    ) -> None:
+        write(tmp_path, f"FROM {base}\nRUN dd if=/dev/urandom of=/big bs=1M count=150\n")
+        # For a registry layers are packed, which takes long enough to be interrupted.
+        words = ("x.sif", "--no-https", "--builder", buildah, "-t", f"{registry.host}/big:1")
+        with subprocess.Popen(
+            [*SIFDECK, "build", *words, "--json"],
+            cwd=tmp_path,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                if b'"export"' in line:
+                    break
+            wait_until(lambda: list(tmp_path.glob("sifdeck-build-*/layout/*")))
+            process.send_signal(signal.SIGTERM)
+            rest, said = process.communicate(timeout=30)
+        assert process.returncode == 143, said
+        assert b'"done"' not in rest
+        assert {path.name for path in tmp_path.iterdir()} <= {"Dockerfile", "home"}
+        containers = subprocess.run([buildah, "containers", "-q"], capture_output=True, check=True)
+        assert containers.stdout == b""
+
+    def test_a_context_in_a_git_repository(self, buildah: str, base: str, tmp_path: Path) -> None:
+        if not shutil.which("git"):
+            pytest.skip("no git")
+        source = tmp_path / "source"
+        (source / "sub").mkdir(parents=True)
+        write(source / "sub", f"FROM {base}\nCOPY made /made\n")
+        (source / "sub/made").write_text("from git")
+        commands = (
+            ("init", "-q", "-b", "trunk", "."),
+            ("add", "."),
+            ("-c", "user.name=x", "-c", "user.email=x@example.org", "commit", "-qm", "x"),
+        )
+        for command in commands:
+            subprocess.run(["git", *command], cwd=source, check=True)
+        words = ("--no-https", "--builder", buildah)
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), GitDaemon) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"git://127.0.0.1:{server.server_address[1]}{source}"
+            made = build(tmp_path, "x.sif", f"{url}#trunk:sub", *words)
+            lost = build(tmp_path, "y.sif", f"{url}#elsewhere", *words)
+            server.shutdown()
+        assert made.returncode == 0, made.stderr
+        assert content(tmp_path / "x.sif", "/made") == "from git"
+        assert lost.returncode == 1
+        assert "elsewhere" in lost.stderr
+
+    def test_an_agent_is_passed_on_where_the_builder_takes_it(
+        self, buildah: str, base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for program in ("ssh-agent", "ssh-keygen", "ssh-add"):
+            if not shutil.which(program):
+                pytest.skip(f"no {program}")
+        agent = tmp_path / "agent"
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-N", "", "-f", key], check=True)
+        write(
+            tmp_path,
+            f"FROM {base}\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK && echo seen > /made\n",
+        )
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
+        with subprocess.Popen(["ssh-agent", "-D", "-a", agent], stdout=subprocess.DEVNULL) as one:
+            wait_until(agent.exists)
+            subprocess.run(["ssh-add", "-q", key], check=True)
+            words = ("--no-https", "--builder", buildah, "--ssh", "default")
+            result = build(tmp_path, "x.sif", *words)
+            one.terminate()
+        assert result.returncode == 0, result.stderr
+        assert content(tmp_path / "x.sif", "/made") == "seen\n"
+
     def test_a_site_may_have_one_build_at_once(
         self, buildah: str, tmp_path: Path, clean_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -518,6 +594,15 @@ class TestCommandLine:
         assert (result.returncode, result.stdout) == (5, f"{tmp_path}\n"), result.stderr
         after = subprocess.run([buildah, "containers", "-q"], capture_output=True, check=True)
         assert after.stdout == before.stdout
+
+
+class GitDaemon(socketserver.BaseRequestHandler):
+    """Hands a connection to git's own daemon, which cannot choose a free port itself."""
+
+    def handle(self) -> None:
+        """Serve one client."""
+        argv = ["git", "daemon", "--inetd", "--export-all"]
+        subprocess.run(argv, stdin=self.request, stdout=self.request, check=False)
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -117,10 +117,29 @@ class TestBuildah:
         assert "heredocs (<<) take buildah 1.33" in error.hint
 
     def test_a_failure_before_the_first_step(self) -> None:
-        happened, log = self.feed("Error: no such stage\n")
+        happened, log = self.feed("Error: no such stage:\nfatal: really\n")
         error = log.error("buildah ended with status 125")
-        assert (error.message, error.why) == ("the build failed", "no such stage")
+        assert (error.message, error.why) == ("the build failed", "no such stage: fatal: really")
         assert happened == []
+
+    def test_a_program_may_speak_of_errors_too(self) -> None:
+        happened, log = self.feed(
+            "STEP 1/2: FROM a\nSTEP 2/2: RUN x\nError: No package matches\n"
+            'Error: building at STEP "RUN x": exit status 1'
+        )
+        assert told(happened)[-1] == (2, "Error: No package matches")
+        assert log.error("").why == "exit status 1"
+
+    def test_the_last_good_layer_is_that_of_the_same_stage(self) -> None:
+        for text, good in (
+            ("STEP 1/2: FROM a\n", None),
+            ("STEP 1/2: FROM a\nSTEP 2/2: RUN x\n", ("a", 1)),
+            ("STEP 1/2: FROM scratch\nSTEP 2/2: RUN x\n", None),
+            ("STEP 1/3: FROM a\nSTEP 2/3: RUN x\n--> 856e71902c4\nSTEP 3/3: RUN y\n",
+             ("856e71902c4", 2)),
+            ("[1/2] STEP 1/1: FROM a\n--> 856e71902c4\n[2/2] STEP 1/2: FROM b\n", None),
+        ):  # fmt: skip
+            assert self.feed(text)[1].good == good
 
 
 def test_the_classic_builder() -> None:
