@@ -75,7 +75,7 @@ async def _push(
 
     from backend.paths import cache_home
     from backend.reference import Reference
-    from backend.registry.push import RegistryDestination
+    from backend.registry.push import open_destination
     from backend.transfer import copy_image
 
     scratch = cache_home() / "scratch"
@@ -84,7 +84,7 @@ async def _push(
         source = _source(image, target, layer_format, Path(folder), report)
         origin = Reference(transport="file", path=str(image))
         async with access.client() as client:
-            destination = RegistryDestination(client.session)
+            destination = await open_destination(client, target)
             return await copy_image(source, origin, destination, target, report)
 
 

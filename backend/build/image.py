@@ -18,7 +18,7 @@ from backend.build.dockerfile import read_dockerfile
 from backend.errors import ExistsError
 from backend.events import Note
 from backend.pull import pull_image
-from backend.registry.push import RegistryDestination
+from backend.registry.push import open_destination
 from backend.sources.opened import open_source
 from backend.transfer import copy_image
 
@@ -78,7 +78,7 @@ def build_image(
 async def _push(image: Reference, target: Reference, options: PullOptions, report: Report) -> None:
     opened = open_source(image, options.access, cache=options.cache, report=report)
     async with opened as source, options.access.client() as client:
-        destination = RegistryDestination(client.session)
+        destination = await open_destination(client, target)
         digest = await copy_image(source, image, destination, target, report)
     report(Note(level="info", text=f"Pushed {target} ({digest})"))
 

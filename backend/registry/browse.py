@@ -13,7 +13,7 @@ from backend.oci import media
 from backend.oci.image import Descriptor, parse_config, parse_index, parse_manifest
 from backend.oci.json import Node, load
 from backend.oci.source import read_blob
-from backend.reference import DOCKER_HUB, parse_name
+from backend.reference import DOCKER_HUB, Reference, parse_name
 from backend.registry.transport import read_body
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backend.oci.digest import Digest
     from backend.oci.image import ImageConfig
     from backend.oci.platform import Platform
-    from backend.reference import Reference
     from backend.registry.client import RegistryClient
 
 Standing = Literal["ok", "refused", "none", "needed", "unreachable"]
@@ -285,6 +284,7 @@ async def check(client: RegistryClient, registry: str, *, has_login: bool) -> St
     """
     lacking: Standing = "refused" if has_login else "needed"
     try:
+        await client.admit(Reference(transport="docker", registry=registry))
         url = await client.session.base(registry)
         async with client.session.transport.open("GET", f"{url}/v2/", {}) as response:
             is_open = response.status_code == 200

@@ -20,6 +20,7 @@ from backend.oci import media
 from backend.oci.digest import digest_of, parse_digest
 from backend.oci.json import load
 from backend.oci.source import RawManifest, RemoteImage, document_type, resolve, verify
+from backend.reference import Reference
 from backend.registry.registries import Registries
 from backend.registry.session import Session, problem
 from backend.registry.transport import host_of
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from backend.oci.image import Descriptor
     from backend.oci.platform import Platform
-    from backend.reference import Reference
     from backend.registry.credentials import Credentials
     from backend.registry.registries import Place
     from backend.registry.session import RateLimit
@@ -111,6 +111,7 @@ class RegistryClient:
             NotFoundError: It does not list them, as most public registries.
             BackendError: As :meth:`tags`.
         """
+        await self.admit(Reference(transport="docker", registry=registry))
         what = f"list of repositories at {registry}"
         found = await self._list(
             registry, "/v2/_catalog", "repositories", "registry:catalog:*", what
@@ -135,6 +136,18 @@ class RegistryClient:
             except BackendError as error:
                 _log.info("mirror %s: %s", place.reference.registry, error)
         return await self._fetch_manifest(reference, places[-1])
+
+    async def admit(self, reference: Reference) -> None:
+        """Do what ``registries.conf`` says of a registry before it is written to or asked itself.
+
+        Its mirrors, and the other place that it may name for an image, are for pulls only.
+
+        Raises:
+            UsageError: The registry is blocked.
+            NetworkError: It cannot be reached.
+        """
+        if self._registries.places(reference)[-1].insecure:
+            await self.session.accept_insecure(reference.registry)
 
     async def _home(self, reference: Reference) -> Reference:
         """Return where an image is kept, mirrors left aside."""
@@ -236,18 +249,19 @@ class RegistryClient:
             NotFoundError: Nothing refers to it.
             BackendError: As :meth:`fetch_manifest`.
         """
+        there = await self._home(reference)
         digest = reference.digest or digest_of(b"")
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
-        target = f"/v2/{reference.repository}/referrers/{digest}{query}"
-        scope = pull_scope(reference)
+        target = f"/v2/{there.repository}/referrers/{digest}{query}"
+        scope = pull_scope(there)
         headers = {"Accept": media.OCI_INDEX}
         async with self.session.open(
-            "GET", reference.registry, target, scope=scope, headers=headers
+            "GET", there.registry, target, scope=scope, headers=headers
         ) as response:
             is_there = response.status_code == 200
         if is_there:
             _, data = await self.session.read(
-                reference.registry,
+                there.registry,
                 target,
                 scope=scope,
                 what=f"referrers of {reference}",

@@ -26,11 +26,30 @@ if TYPE_CHECKING:
     from backend.oci.image import Descriptor
     from backend.oci.source import BlobSource, RawManifest
     from backend.reference import Reference
+    from backend.registry.client import RegistryClient
     from backend.registry.session import Session
 
 _CHUNK = 16 << 20
 """Bytes of one request, and of memory; some registries take no less than 5 MiB at a time."""
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
+
+
+async def open_destination(
+    client: RegistryClient, target: Reference, *, mount_from: str = ""
+) -> RegistryDestination:
+    """Return what puts images into a registry, if ``registries.conf`` does not block it.
+
+    Args:
+        client: Makes the requests.
+        target: An image there.
+        mount_from: A repository of the same registry that may have the blobs already.
+
+    Raises:
+        UsageError: The registry is blocked.
+        NetworkError: It cannot be reached.
+    """
+    await client.admit(target)
+    return RegistryDestination(client.session, mount_from=mount_from)
 
 
 class RegistryDestination:

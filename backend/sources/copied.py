@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from backend.errors import UsageError
 from backend.oci.source import resolve
 from backend.paths import cache_home
-from backend.registry.push import RegistryDestination
+from backend.registry.push import open_destination
 from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, fetch_sif
 from backend.sources.stored import open_artifact, open_ocisif
@@ -86,7 +86,7 @@ async def _destination(
             is_same = origin.transport == "docker" and origin.registry == target.registry
             async with access.client() as client:
                 mount = origin.repository if is_same else ""
-                yield RegistryDestination(client.session, mount_from=mount)
+                yield await open_destination(client, target, mount_from=mount)
         case "oci":
             yield LayoutDestination(Path(target.path))
         case "oci-archive" | "docker-archive":

@@ -285,6 +285,36 @@ def test_tls_from_an_authority_of_ours(deck: Deck, tmp_path: Path, clean_home: P
         assert deck("tags", uri) == ExitCode.USAGE
 
 
+def test_insecure_of_registries_conf(
+    deck: Deck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry that the machine's administrator lets go without a known certificate."""
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    with start_registry(folder, authority=make_authority(tmp_path)) as running:
+        running.push(image([layer()]), "app/lax")
+        uri = f"docker://{running.host}/app/lax"
+        conf = tmp_path / "registries.conf"
+        monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+        monkeypatch.chdir(tmp_path)
+        conf.write_text(f'[[registry]]\nlocation = "{running.host}"\ninsecure = true\n')
+        assert deck("pull", "x.sif", uri) == 0
+        assert deck("push", "x.sif", f"{uri}:sif") == 0
+        assert deck("push", "x.sif", f"oras://{running.host}/app/lax:artifact") == 0
+        assert deck("copy", uri, "oci:layout:1") == 0
+        assert deck("copy", "oci:layout:1", f"{uri}:copy") == 0
+        assert deck("pull", "y.sif", f"oras://{running.host}/app/lax:artifact") == 0
+        assert deck("search", "lax", "--registry", running.host) == 0
+        assert deck("referrers", uri) == 0
+        assert deck("registry", "test", f"docker://{running.host}") == 0
+        assert deck("tags", "--sort", "name", uri) == 0
+        tags = [line.split()[0] for line in deck.out.splitlines()]
+        assert tags == ["artifact", "copy", "latest", "sif"]
+        conf.write_text(f'[[registry]]\nlocation = "{running.host}"\nblocked = true\n')
+        assert deck("push", "x.sif", f"{uri}:blocked") == ExitCode.USAGE
+        assert "is blocked on this machine" in deck.err
+
+
 def test_token_authentication(deck: Deck, tmp_path: Path) -> None:
     with token_registry(tmp_path) as (running, server):
         grant(running, server, "app/token")
