@@ -28,6 +28,7 @@ from backend.sif.contents import ImageTree
 from backend.sif.inspection import inspect_file
 from backend.sources.folder import opened_folder
 from backend.sources.sifimage import opened_sif
+from backend.space import check_space
 from backend.staging import sync_folder
 from backend.targets import ArchiveSink, FolderSink, write_docker_archive, write_layout
 
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from backend.reference import Reference
 
 Form = Literal["oci-sif", "sif", "sandbox", "oci", "oci-archive", "docker-archive"]
+
+
+_LEAST_OF_SIF = 0.8
+"""What an image made of a SIF file has of its bytes, at the least as a rule."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,11 +159,14 @@ def _opened(
 ) -> Iterator[Assembly]:
     path = Path(source.path)
     if source.transport != "file":
-        with fetched_image(source, options, report) as image:
+        with fetched_image(source, options, report, target=target.path) as image:
             yield image
     elif path.is_dir():
         yield opened_folder(path)
     else:
+        found = path.stat()
+        least = int(min(found.st_size, found.st_blocks * 512) * _LEAST_OF_SIF)
+        check_space({target.path.absolute().parent: (least, "the image")})
         with opened_sif(path, as_tar=_wants_tar(path, target, options)) as image:
             yield image
 

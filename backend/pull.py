@@ -140,15 +140,18 @@ def pull_image(
 
 @contextlib.contextmanager
 def fetched_image(
-    reference: Reference, options: PullOptions, report: events.Report
+    reference: Reference, options: PullOptions, report: events.Report, *, target: Path
 ) -> Iterator[Assembly]:
     """Fetch the blobs of an image of layers, and give them as they are.
+
+    There has to be room for them, and beside ``target`` for an image made of them.
 
     Raises:
         BackendError: As :func:`pull_image`, but for ExistsError.
     """
     with _Download(reference, options, report) as download:
         name = str(reference) if reference.is_remote else ""
+        _check_room(download.image(), target.absolute(), options)
         download.begin()
         yield assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
 

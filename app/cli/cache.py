@@ -78,7 +78,8 @@ def clean(
 ) -> None:
     """Remove what is in the cache; what another process works with stays.
 
-    With --size, what was not used for longest goes first.
+    With --size, what was not used for longest goes first, and what was used in the last
+    minutes stays.
     """
     from backend.cache import beyond, clean_cache, list_cache, parse_size, unused_for
     from backend.paths import cache_home

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backend.convert import convert_image, parse_target
 from backend.errors import SpaceError
 from backend.events import ignore
 from backend.pull import PullOptions, pull_image
@@ -68,4 +69,17 @@ def test_a_pull_without_room_writes_nothing(small: Path, tmp_path: Path) -> None
     options = PullOptions(cache=tmp_path / "cache", shared_cache=None)
     with pytest.raises(SpaceError, match="not enough room"):
         pull_image(parse(f"oci:{tmp_path / 'layout'}"), small / "x.sif", options, ignore)
+    assert list(small.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["", "docker-archive:", "oci:"])
+def test_a_conversion_without_room_writes_nothing(form: str, small: Path, tmp_path: Path) -> None:
+    layers = [layer(Entry(name="noise", data=os.urandom(6 << 20)))]
+    layout = parse(f"oci:{write_layout(tmp_path / 'layout', image(layers))}")
+    options = PullOptions(cache=tmp_path / "cache", shared_cache=None)
+    made = tmp_path / "made.sif"
+    convert_image(layout, parse_target(str(made)), options, ignore)
+    for source in (layout, parse(str(made))):
+        with pytest.raises(SpaceError, match="not enough room"):
+            convert_image(source, parse_target(f"{form}{small / 'x'}"), options, ignore)
     assert list(small.iterdir()) == []
