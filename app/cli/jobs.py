@@ -25,13 +25,14 @@ _CANCEL_S = 15.0
 
 
 @click.group(invoke_without_command=True)
+@click.option("--verb", metavar="VERB", help="Only these: build, pull, convert ...")
 @json_option
 @click.pass_context
-def jobs(ctx: click.Context, *, as_json: bool) -> None:
+def jobs(ctx: click.Context, *, verb: str | None, as_json: bool) -> None:
     """List jobs: pulls, builds and conversions that run, wait or ended."""
     if ctx.invoked_subcommand is not None:
         return
-    found = Jobs(jobs_home()).list()
+    found = [job for job in Jobs(jobs_home()).list() if verb in {None, job.verb}]
     if as_json:
         click.echo(json.dumps([_document(job) for job in found], indent=2))
         return
@@ -159,18 +160,25 @@ def _table(found: Sequence[Job]) -> list[str]:
     if not found:
         return ["No jobs.  Add --job to a pull or a build to make one."]
     now = time.time()
-    rows = [("JOB", "STATE", "ELAPSED", "WHAT")]
+    rows = [("JOB", "STATE", "BEGUN", "ELAPSED", "WHAT")]
     here = os.uname().nodename
     for job in found:
         where = "" if job.host == here else f"  (on {one_line(job.host)})"
         after = "".join(f" after {number}" for number in job.after if job.state == "queued")
         what = f"{one_line(job.verb)} {one_line(job.title)}{after}{where}"
-        rows.append((str(job.number), job.state, _elapsed(job, now), what))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        rows.append((str(job.number), job.state, _begun(job), _elapsed(job, now), what))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return [
-        f"{number:>{widths[0]}}  {state:<{widths[1]}}  {elapsed:>{widths[2]}}  {what}"
-        for number, state, elapsed, what in rows
+        f"{number:>{widths[0]}}  {state:<{widths[1]}}  {begun:<{widths[2]}}  "
+        f"{elapsed:>{widths[3]}}  {what}"
+        for number, state, begun, elapsed, what in rows
     ]
+
+
+def _begun(job: Job) -> str:
+    """Return when a job began, in local time."""
+    when = time.localtime(job.started) if job.started else None
+    return time.strftime("%Y-%m-%d %H:%M", when) if when else "-"
 
 
 def _elapsed(job: Job, now: float) -> str:
@@ -193,6 +201,7 @@ def _document(job: Job) -> dict[str, object]:
         "created": job.created,
         "started": job.started,
         "ended": job.exit.ended if job.exit else None,
+        "seconds": job.elapsed_s(time.time()),
         "status": job.exit.status if job.exit else None,
         "after": list(job.after),
         "retry_of": job.retry_of or None,
@@ -229,6 +238,7 @@ def _details(job: Job, view: JobView) -> list[tuple[str, str]]:
         ("elapsed", _elapsed(job, time.time())),
         ("log", str(job.log)),
     ]
+    lines += _steps(view)
     match view.progress.ended:
         case Finished(path=path) if path:
             lines.append(("made", one_line(path)))
@@ -236,11 +246,26 @@ def _details(job: Job, view: JobView) -> list[tuple[str, str]]:
             parts = ("error", failed.message), ("why", failed.why), ("kept", failed.kept)
             texts = (*parts, ("next", failed.hint))
             lines += [(name, one_line(text)) for name, text in texts if text]
+            if view.progress.retained:
+                lines.append(("shell", f"sifdeck jobs shell {job.number}"))
         case _ if why := _silent_end(job):
             lines.append(("why", why))
         case _:
             pass
     return lines
+
+
+def _steps(view: JobView) -> list[tuple[str, str]]:
+    """Return the steps of a build: what became of each, and how long it took."""
+    from app.cli.progress import duration
+
+    return [
+        (
+            f"step {step.number}",
+            f"{step.state:<7} {duration(step.seconds):>6}  {one_line(step.name, limit=200)}",
+        )
+        for _, step in sorted(view.progress.steps.items())
+    ]
 
 
 def _silent_end(job: Job) -> str:

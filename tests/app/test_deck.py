@@ -379,7 +379,10 @@ async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Pa
         )
     async with app.run_test(size=(100, 30)) as pilot:
         await settle(pilot)
-        await pilot.press("3", "enter")
+        await pilot.press("3")
+        await settle(pilot)
+        assert app.export_screenshot().count("00:17") == 2  # how long each build took
+        await pilot.press("enter")
         await settle(pilot)
         assert "(line 7 of the Dockerfile): RUN make: exit 2" in line(app, "failure")
         assert "#2 make: no rule" in app.export_screenshot().replace("&#160;", " ")

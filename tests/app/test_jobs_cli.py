@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from app.cli.jobs import jobs as jobs_verb
 from app.cli.main import cli
-from backend.events import Failed, encode
+from backend.events import Failed, Retained, Step, encode
 from backend.jobs import Job, Jobs
 from backend.jobs.identity import start_ticks, this_process
 from backend.jobs.record import Exit, write_exit, write_job
@@ -63,15 +63,17 @@ def silent_registry() -> Iterator[str]:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
 
-def record(number: int, title: str = "docker://x", end: Exit | None = None) -> Job:
+def record(
+    number: int, title: str = "docker://x", end: Exit | None = None, *, verb: str = "pull"
+) -> Job:
     folder = jobs_home() / str(number)
     folder.mkdir(parents=True)
     job = Job(
         number=number,
         folder=folder,
-        verb="pull",
+        verb=verb,
         title=title,
-        argv=("pull", title),
+        argv=(verb, title),
         environment={},
         cwd="/",
         kind="network",
@@ -102,15 +104,32 @@ class TestReading:
         record(1, end=Exit(status=0, cancelled=False, ended=65.0))
         record(2, title="docker://\x1b]0;owned\x07")
         lines = run().stdout.splitlines()
-        assert lines[0].split() == ["JOB", "STATE", "ELAPSED", "WHAT"]
+        assert lines[0].split() == ["JOB", "STATE", "BEGUN", "ELAPSED", "WHAT"]
         assert "\x1b" not in lines[1]
         assert lines[1].split()[:2] == ["2", "running"]
-        assert lines[2].split() == ["1", "done", "01:03", "pull", "docker://x"]
+        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(2.0))
+        assert " ".join(lines[2].split()) == f"1 done {begun} 01:03 pull docker://x"
         documents = json.loads(run("--json").stdout)
         assert [(job["job"], job["state"], job["status"]) for job in documents] == [
             (2, "running", None),
             (1, "done", 0),
         ]
+
+    def test_the_history_of_builds(self) -> None:
+        record(1)
+        job = record(2, verb="build", end=Exit(status=1, cancelled=False, ended=65.0))
+        made = Step(number=1, total=2, name="RUN a", state="done", seconds=61.0)
+        failed = Step(number=2, total=2, name="RUN b", state="failed", seconds=2.0, error="x")
+        kept = Retained(builder="buildah", image="28103bcf1ed", step=1)
+        lines = [encode(event) for event in (made, failed, kept, Failed(message="no"))]
+        (job.folder / "events.jsonl").write_text("\n".join(lines) + "\n")
+        assert [job["seconds"] for job in json.loads(run("--verb", "build", "--json").stdout)] == [
+            63.0
+        ]
+        shown = run("show", "2").stdout.splitlines()
+        assert "step 1:    done     01:01  RUN a" in shown
+        assert "step 2:    failed   00:02  RUN b" in shown
+        assert shown[-1] == "shell:     sifdeck jobs shell 2"
 
     def test_one_job(self) -> None:
         job = record(7, end=Exit(status=11, cancelled=False, ended=3.0))
