@@ -104,8 +104,11 @@ class _Copy:
             async with asyncio.TaskGroup() as group:
                 for number, descriptor in enumerate(blobs):
                     group.create_task(self._bring_blob(number, descriptor))
-        except* BackendError as errors:
-            raise _first(errors) from errors
+        except BaseExceptionGroup as errors:  # "except*" wraps what it raises in a group again
+            ours, others = errors.split(BackendError)
+            if ours is None or others:
+                raise
+            raise _first(ours) from errors
 
     async def _bring_blob(self, number: int, descriptor: Descriptor) -> None:
         progress = BlobProgress(descriptor, "layer", number, self._report)

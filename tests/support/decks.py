@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from textual.worker import WorkerCancelled
 
 from app.deck import Deck
 from app.desk import Desk
@@ -117,7 +120,11 @@ def write_job(  # a job is many things
 
 async def settle(pilot: Pilot[int]) -> None:
     """Wait until nothing is left to do: no worker, no message."""
-    await pilot.app.workers.wait_for_complete()
+    while True:
+        # A worker that a newer one replaces is cancelled while we wait for it.
+        with contextlib.suppress(WorkerCancelled):
+            await pilot.app.workers.wait_for_complete()
+            break
     await pilot.pause()
     await pilot.pause()
 
