@@ -91,6 +91,29 @@ def find_reference(text: str, access: Access) -> Reference:
     return run_async(find_short_name(text, access)) or reference
 
 
+def find_in_registry(text: str, access: Access) -> Reference:
+    """Return the image in a registry that ``text`` names, with or without a transport.
+
+    Raises:
+        UsageError: It names something else.
+        NotFoundError: No registry to search has the image.
+    """
+    from backend.errors import UsageError
+    from backend.escape import one_line
+    from backend.reference import parse, parse_name
+
+    reference = parse(text)
+    if reference.transport == "file":
+        reference = find_reference(text, access)
+    if reference.transport == "file":
+        reference = parse_name(text)
+    if reference.transport not in {"docker", "oras"}:
+        raise UsageError(
+            f"{one_line(text, limit=200)} is in no registry", hint="write docker://HOST/NAME:TAG"
+        )
+    return reference
+
+
 def choosing(reference: Reference, work: Callable[[Reference], R], *, ask: bool = True) -> R:
     """Return what ``work`` makes of a reference; of several images it means the user takes one.
 

@@ -10,6 +10,7 @@ import click
 
 from app.cli.access import access_options, make_access, run_async
 from app.cli.common import json_option
+from app.cli.images import find_in_registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +37,9 @@ def manifest(
     sifdeck manifest --raw docker://ghcr.io/lab/tools > index.json
     """
     from backend.oci.platform import host_platform, parse_platform
-    from backend.reference import parse
 
-    access, named = make_access(options), parse(reference)
+    access = make_access(options)
+    named = find_in_registry(reference, access)
     if raw:
         sys.stdout.buffer.write(run_async(_raw(access, named)))
         return

@@ -9,6 +9,7 @@ import click
 
 from app.cli.access import access_options, make_access, run_async
 from app.cli.common import json_option
+from app.cli.images import find_in_registry
 
 if TYPE_CHECKING:
     from backend.oci.image import Descriptor
@@ -26,9 +27,10 @@ def referrers(*, reference: str, artifact_type: str, as_json: bool, **options: o
     from humanize import naturalsize
 
     from backend.escape import one_line
-    from backend.reference import parse
 
-    found = run_async(_referrers(make_access(options), parse(reference), artifact_type))
+    access = make_access(options)
+    named = find_in_registry(reference, access)
+    found = run_async(_referrers(access, named, artifact_type))
     if as_json:
         click.echo(json.dumps([one.to_json() for one in found]))
         return

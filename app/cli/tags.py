@@ -9,6 +9,7 @@ import click
 
 from app.cli.access import access_options, make_access, run_async
 from app.cli.common import json_option
+from app.cli.images import find_in_registry
 
 if TYPE_CHECKING:
     from backend.reference import Reference
@@ -41,9 +42,9 @@ def tags(*, reference: str, as_json: bool, **options: Any) -> None:  # noqa: ANN
     sifdeck tags docker://ghcr.io/lab/tools --sort date -n 20
     """
     from backend.escape import one_line
-    from backend.reference import parse
 
-    found = run_async(_tags(make_access(options), parse(reference), options))
+    access = make_access(options)
+    found = run_async(_tags(access, find_in_registry(reference, access), options))
     if as_json:
         rows = [
             {"tag": t.name, "digest": t.digest, "created": t.created, "same_as": t.same_as}

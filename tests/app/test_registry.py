@@ -285,6 +285,23 @@ def test_tls_from_an_authority_of_ours(deck: Deck, tmp_path: Path, clean_home: P
         assert deck("tags", uri) == ExitCode.USAGE
 
 
+@pytest.mark.parametrize("verb", ["tags", "manifest", "referrers"])
+def test_a_name_in_a_registry_needs_no_transport(
+    deck: Deck, registry: Registry, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.push(image([layer()]), "app/bare")
+    conf = tmp_path / "registries.conf"
+    conf.write_text(f'[aliases]\n"bare" = "{registry.host}/app/bare"\n')
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
+    assert deck(verb, f"docker://{registry.host}/app/bare") == 0
+    wanted = deck.out
+    for name in (f"{registry.host}/app/bare", "bare"):
+        assert deck(verb, name) == 0
+        assert deck.out == wanted
+    assert deck(verb, "oci:layout") == ExitCode.USAGE
+    assert "oci:layout is in no registry" in deck.err
+
+
 def test_insecure_of_registries_conf(
     deck: Deck, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
