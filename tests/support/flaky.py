@@ -76,10 +76,11 @@ class FlakyProxy:
         ready.set()
         await self._stopped.wait()
         server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others)
+        # Connections that were accepted but not begun end here as well, and may do so cancelled.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
