@@ -195,6 +195,7 @@ def _fetch_sif(reference: Reference, options: PullOptions, report: events.Report
             platform=options.platform,
             cache=options.cache,
             report=report,
+            offline=options.offline,
         )
     )
 
@@ -289,7 +290,7 @@ class _Download:
             task.cancel()
 
     async def _work(self) -> None:
-        async with _open_source(self.reference, self._options, self.report) as source:
+        async with remembered_source(self.reference, self._options, self.report) as source:
             self.report(events.Phase(name="resolve"))
             image = await resolve(
                 source, self.reference, self._options.platform, read=self._read_config
@@ -335,7 +336,7 @@ class _Download:
 
 
 @contextlib.asynccontextmanager
-async def _open_source(
+async def remembered_source(
     reference: Reference, options: PullOptions, report: events.Report
 ) -> AsyncIterator[oci.Source]:
     """Give what holds the image; the cache remembers a registry's answers, and stands in."""

@@ -86,9 +86,8 @@ def _run(
     work = copy_between(
         origin,
         there,
-        options.access,
+        options,
         platform=options.platform if one_platform else None,
-        overwrite=options.overwrite,
         report=report,
     )
     return run_async(work)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
 from backend.oci.source import resolve
-from backend.paths import cache_home
+from backend.pull import remembered_source
 from backend.registry.push import open_destination
-from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, fetch_sif
 from backend.sources.stored import open_artifact, open_ocisif
 from backend.sources.written import LayoutDestination, archive_destination
@@ -23,18 +22,17 @@ if TYPE_CHECKING:
     from backend.oci.digest import Digest
     from backend.oci.platform import Platform
     from backend.oci.source import Source
+    from backend.pull import PullOptions
     from backend.reference import Reference
-    from backend.registry.access import Access
     from backend.transfer import Destination
 
 
 async def copy_between(
     origin: Reference,
     target: Reference,
-    access: Access,
+    options: PullOptions,
     *,
     platform: Platform | None,
-    overwrite: bool,
     report: Report,
 ) -> Digest:
     """Copy an image and return its digest.
@@ -42,9 +40,8 @@ async def copy_between(
     Args:
         origin: Where it is.
         target: In a registry, a layout or an archive.
-        access: How to get at registries.
+        options: How to get at registries, and whether an archive may be replaced.
         platform: The one to copy; None for all.
-        overwrite: Whether an archive may be replaced.
         report: Gets the progress.
 
     Raises:
@@ -52,8 +49,8 @@ async def copy_between(
         BackendError: Something went wrong on the way.
     """
     async with (
-        _source(origin, target, access, report) as source,
-        _destination(origin, target, access, overwrite=overwrite) as destination,
+        _source(origin, target, options, report) as source,
+        _destination(origin, target, options) as destination,
     ):
         if platform:
             image = await resolve(source, origin, platform)
@@ -63,36 +60,40 @@ async def copy_between(
 
 @contextlib.asynccontextmanager
 async def _source(
-    origin: Reference, target: Reference, access: Access, report: Report
+    origin: Reference, target: Reference, options: PullOptions, report: Report
 ) -> AsyncIterator[Source]:
     """Give what holds the image; a SIF file goes to ``oras://`` whole, elsewhere its image."""
-    cache = cache_home()
     if origin.transport not in SIF_TRANSPORTS:
-        async with open_source(origin, access, cache=cache, report=report) as source:
+        async with remembered_source(origin, options, report) as source:
             yield source
         return
-    from backend.oci.platform import host_platform
-
-    path = await fetch_sif(origin, access, platform=host_platform(), cache=cache, report=report)
+    path = await fetch_sif(
+        origin,
+        options.access,
+        platform=options.platform,
+        cache=options.cache,
+        report=report,
+        offline=options.offline,
+    )
     yield open_artifact(path) if target.transport == "oras" else open_ocisif(path)
 
 
 @contextlib.asynccontextmanager
 async def _destination(
-    origin: Reference, target: Reference, access: Access, *, overwrite: bool
+    origin: Reference, target: Reference, options: PullOptions
 ) -> AsyncIterator[Destination]:
     match target.transport:
         case "docker" | "oras":
             is_same = origin.transport == "docker" and origin.registry == target.registry
-            async with access.client() as client:
+            async with options.access.client() as client:
                 mount = origin.repository if is_same else ""
                 yield await open_destination(client, target, mount_from=mount)
         case "oci":
             yield LayoutDestination(Path(target.path))
         case "oci-archive" | "docker-archive":
-            scratch = cache_home() / "scratch"
+            scratch = options.cache / "scratch"
             async with archive_destination(
-                target, scratch=scratch, overwrite=overwrite
+                target, scratch=scratch, overwrite=options.overwrite
             ) as destination:
                 yield destination
         case _:

@@ -16,12 +16,14 @@ from urllib.parse import quote
 
 from backend.copying import copy_range
 from backend.errors import FormatError, NetworkError, NotFoundError
+from backend.escape import one_line
 from backend.events import Phase, Resolved
 from backend.oci import media
 from backend.oci.digest import digest_of_range, parse_digest
 from backend.oci.image import Descriptor, parse_manifest
 from backend.oci.json import load
 from backend.registry.client import blob_bytes
+from backend.registry.memory import Memory, Remembering
 from backend.registry.retry import ATTEMPTS, wait_before
 from backend.registry.session import problem
 from backend.registry.transport import read_body
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from backend.events import Report
     from backend.oci.platform import Platform
-    from backend.oci.source import RawManifest
+    from backend.oci.source import RawManifest, Source
     from backend.reference import Reference
     from backend.registry.access import Access
     from backend.registry.client import RegistryClient
@@ -55,7 +57,13 @@ class _Request:
 
 
 async def fetch_sif(
-    reference: Reference, access: Access, *, platform: Platform, cache: Path, report: Report
+    reference: Reference,
+    access: Access,
+    *,
+    platform: Platform,
+    cache: Path,
+    report: Report,
+    offline: bool = False,
 ) -> Path:
     """Return the SIF file that ``reference`` names, from the cache where that is known.
 
@@ -65,15 +73,23 @@ async def fetch_sif(
         platform: Which one, where there are several.
         cache: The cache's folder.
         report: Gets the progress.
+        offline: Use the cache and no network; it knows artifacts in registries by their names.
 
     Raises:
         FormatError: What is there is no SIF file.
+        NotFoundError: It is not there, or offline not in the cache.
         BackendError: It cannot be had.
     """
+    memory = Memory(Store(cache), cache / "tags")
     match reference.transport:
+        case "oras" if offline:
+            path = await _from_registry(memory, reference, cache, report)
+        case "http" | "https" | "library" if offline:
+            raise NotFoundError(f"{one_line(str(reference))} cannot be had without a network")
         case "oras":
             async with access.client() as client:
-                path = await _from_registry(client, reference, cache, report)
+                source = Remembering(client, memory)
+                path = await _from_registry(source, reference, cache, report)
         case "library":
             async with access.client() as client:
                 request = _Request(reference=reference, platform=platform)
@@ -101,14 +117,12 @@ def copy_sif(source: Path, target: Path, *, overwrite: bool) -> WrittenImage:
         return WrittenImage(path=target, digest=digest, size=sif.size)
 
 
-async def _from_registry(
-    client: RegistryClient, reference: Reference, cache: Path, report: Report
-) -> Path:
+async def _from_registry(source: Source, reference: Reference, cache: Path, report: Report) -> Path:
     """Fetch a SIF that was pushed as an artifact."""
-    raw = await client.fetch_manifest(reference)
+    raw = await source.fetch_manifest(reference)
     layer = sif_layer(raw, reference)
     report(Resolved(reference=str(reference), digest=raw.digest, platform="", total=layer.size))
-    return await Store(cache).fetch(client, reference, layer, role="sif", index=0, report=report)
+    return await Store(cache).fetch(source, reference, layer, role="sif", index=0, report=report)
 
 
 def sif_layer(raw: RawManifest, reference: Reference) -> Descriptor:

@@ -272,6 +272,27 @@ def test_archives(registry: Registry) -> None:
     assert run("pull", "c.sif", "docker-archive:x.tar") == ExitCode.FAILED
 
 
+def test_offline_asks_nobody(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
+    registry.push(make("offline"), "copy/offline")
+    registry.push(make("unseen"), "copy/offline", "unseen")
+    image, artifact = f"{registry.host}/copy/offline", f"{registry.host}/copy/offline:sif"
+    assert run("pull", "a.sif", f"docker://{image}") == 0
+    assert run("push", "a.sif", f"oras://{artifact}") == 0
+    assert run("pull", "b.sif", f"oras://{artifact}") == 0
+    before = len(registry.requests_for("copy/offline"))
+    assert run("copy", "--offline", f"docker://{image}", "oci:lay:1") == 0
+    assert run("pull", "--offline", "c.sif", f"oras://{artifact}") == 0
+    assert run("copy", "--offline", f"oras://{artifact}", "d.sif") == 0
+    assert sif_digest("a.sif") == sif_digest("c.sif") == sif_digest("d.sif")
+    for unknown in ("copy/offline:unseen", "copy/other"):
+        away = f"docker://{registry.host}/{unknown}"
+        assert run("copy", "--offline", away, "oci:lay:2") == ExitCode.NOT_FOUND
+        assert "is not in the cache" in capfd.readouterr().err
+    web = f"http://{registry.host}/copy/offline.sif"
+    assert run("pull", "--offline", "e.sif", web) == ExitCode.NOT_FOUND
+    assert len(registry.requests_for("copy/offline")) == before
+
+
 def save_without_names(*made: MadeImage) -> None:
     """Write ``saved.tar`` as docker save does for two images of which one has no name."""
     with tarfile.open("saved.tar", "w") as archive:
