@@ -101,13 +101,21 @@ class JobScreen(ViewScreen):
             shell = "s shell  " if row and row.progress and row.progress.retained else ""
             pane.show(f"FAILED  {one_line(failure.message)}{why}", f"{shell}R again")
 
+    @on(Roster.Highlighted, "#steps")
+    def _show_step(self) -> None:
+        """Light up the lines of the step that somebody chose, from its first."""
+        pane = self.query_one("#steps", List)
+        step = pane.current
+        mark = f"#{step.number} " if step else ""
+        if pane.has_focus and mark and self.text.wanted != mark:
+            self.text.action_top()
+            self.text.find(mark)
+
     @on(Roster.Opened, "#steps")
-    def _find_step(self) -> None:
-        """Go to where a step begins in the log."""
-        step = self.query_one("#steps", List).current
-        if step:
-            self.text.find(step.name[:60])
-            self.text.focus()
+    def _enter_step(self) -> None:
+        """Go into the log, where n and N go through the lines of the step."""
+        self._show_step()
+        self.text.focus()
 
     @on(LineView.Changed)
     def _show_title(self) -> None:

@@ -118,10 +118,11 @@ class Steps:
         step = failed[0]
         place = f" (line {step.line} of the Dockerfile)" if step.line else ""
         good = sum(other.state in {"done", "cached"} for other in self._steps.values())
+        steps = "step before it is" if good == 1 else f"{good} steps before it are"
         return BuildError(
             f"step {step.number} failed{place}: {one_line(step.name, limit=200)}",
             why=one_line(step.error or fallback),
-            kept=f"the {good} steps before it are in the builder's cache" if good else "",
+            kept=f"the {steps} in the builder's cache" if good else "",
             hint=hint,
         )
 

@@ -366,6 +366,7 @@ async def test_the_log_is_followed_searched_and_saved(app: Deck, jobs: Path, fol
 async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Path) -> None:
     failed = Step(number=2, total=2, name="RUN make", state="failed", error="exit 2", line=7)
     told = Failed(message="step 2 failed (line 7 of the Dockerfile): RUN make", why="exit 2")
+    first = Step(number=1, total=2, name="FROM a", state="done", seconds=1.0, line=1)
     for number, builder in ((1, "podman"), (2, "")):
         kept = [Retained(builder=builder, image="28103bcf1ed", step=1)] if builder else []
         write_job(
@@ -373,8 +374,8 @@ async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Pa
             number,
             verb="build",
             argv=("build", "x.sif"),
-            events=(failed, Output(text="make: no rule", step=2), *kept, told),
-            log="#2 make: no rule\n",
+            events=(first, failed, Output(text="make: no rule", step=2), *kept, told),
+            log="#1 [1/2] FROM a\n#2 make: no rule\n",
             status=1,
         )
     async with app.run_test(size=(100, 30)) as pilot:
@@ -386,11 +387,16 @@ async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Pa
         await settle(pilot)
         assert "(line 7 of the Dockerfile): RUN make: exit 2" in line(app, "failure")
         assert "#2 make: no rule" in app.export_screenshot().replace("&#160;", " ")
+        app.screen.query_one("#steps").focus()
+        await pilot.press("home", "down", "enter")
+        await settle(pilot)
+        assert isinstance(app.focused, Text)
+        assert app.focused.matches == [1]  # the lines of the step
         await pilot.press("s")  # BuildKit's: it has no layers to show
         await settle(pilot)
         assert isinstance(app.screen, JobScreen)
         assert "no layer of this build" in app._notices[-1]
-        await pilot.press("escape", "down", "s")
+        await pilot.press("escape", "escape", "down", "s")
         await settle(pilot)
         dialog = app.screen  # a test has no terminal to hand over
         assert isinstance(dialog, ReportDialog)

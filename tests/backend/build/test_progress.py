@@ -104,6 +104,7 @@ class TestBuildah:
         assert isinstance(last, Step)
         assert last.state == "failed"
         assert last.error.endswith("exit status 3")
+        assert error.kept == "the step before it is in the builder's cache"
         assert error.message.startswith("step 2 failed (line 3 of the Dockerfile): RUN x")
         assert told(happened)[-2] == (2, "no")
 
