@@ -33,7 +33,7 @@ from backend.oci.platform import Platform, host_platform
 from backend.oci.source import check_document_size, read_blob, resolve
 from backend.paths import cache_home, shared_cache
 from backend.registry.access import Access
-from backend.registry.memory import Memory, Remembering
+from backend.registry.memory import Remembering, memory_of
 from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Source, convert_documents
 from backend.sources.opened import open_source
@@ -340,7 +340,7 @@ async def remembered_source(
     reference: Reference, options: PullOptions, report: events.Report
 ) -> AsyncIterator[oci.Source]:
     """Give what holds the image; the cache remembers a registry's answers, and stands in."""
-    memory = _memory(options)
+    memory = memory_of(options.cache)
     if options.offline and reference.is_remote:
         yield memory
         return
@@ -349,16 +349,12 @@ async def remembered_source(
         yield Remembering(source, memory) if reference.is_remote else source
 
 
-def _memory(options: PullOptions) -> Memory:
-    return Memory(Store(options.cache), options.cache / "tags")
-
-
 def _known_image(reference: Reference, options: PullOptions) -> Path | None:
     """Return the converted image of a reference with a digest, if it needs no network."""
     if not reference.digest:
         return None
     try:
-        image = asyncio.run(resolve(_memory(options), reference, options.platform))
+        image = asyncio.run(resolve(memory_of(options.cache), reference, options.platform))
     except BackendError:  # whatever is wrong there, the registry will tell
         return None
     return _find_converted(options, image.digest)

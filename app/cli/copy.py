@@ -53,7 +53,8 @@ def copy(
 
     overwrite = force or flag("FORCE")
     chosen = pull_options(options, overwrite=overwrite)
-    origin, there = find_reference(source, chosen.access), parse(target)
+    origin = find_reference(source, chosen.access, offline=chosen.offline)
+    there = parse(target)
     one_platform = bool(options["arch"] or options["platform"])
 
     def work(image: Reference) -> None:

@@ -70,8 +70,13 @@ def pull_options(values: Mapping[str, object], *, overwrite: bool = False) -> Pu
     )
 
 
-def find_reference(text: str, access: Access) -> Reference:
+def find_reference(text: str, access: Access, *, offline: bool = False) -> Reference:
     """Return what ``text`` names; a bare name is looked up in ``registries.conf``.
+
+    Args:
+        text: What the user typed.
+        access: How to get at registries.
+        offline: Ask the cache, not the registries, which of them has the image.
 
     Raises:
         UsageError: It names nothing, or nothing that could be a name.
@@ -86,9 +91,12 @@ def find_reference(text: str, access: Access) -> Reference:
         return reference
     if not access.registries.search and not access.registries.aliases:
         return reference
+    from backend.paths import cache_home
     from backend.registry.access import find_short_name
+    from backend.registry.memory import memory_of
 
-    return run_async(find_short_name(text, access)) or reference
+    memory = memory_of(cache_home()) if offline else None
+    return run_async(find_short_name(text, access, memory=memory)) or reference
 
 
 def find_in_registry(text: str, access: Access) -> Reference:

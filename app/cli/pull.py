@@ -62,7 +62,7 @@ def pull(
     if options["native"] and options["keep_layers"]:
         raise click.UsageError("a native SIF has one file system; leave --keep-layers out")
     chosen = pull_options(options, overwrite=force or flag("FORCE"))
-    reference = find_reference(arguments[-1], chosen.access)
+    reference = find_reference(arguments[-1], chosen.access, offline=chosen.offline)
     place = folder or Path(variable("PULLDIR") or variable("PULLFOLDER") or "")
     suffix = ".sif" if options["native"] else ".oci.sif"
 

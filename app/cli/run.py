@@ -108,7 +108,7 @@ def start(
             path = _local_file(reference, flags, access, report)
             return container.plan_image(path, options, report)
 
-    plan = choosing(_find_image(image, access), planned)
+    plan = choosing(_find_image(image, flags, access), planned)
     if options.detach:
         from backend.runtime.background import start_detached
 
@@ -117,7 +117,7 @@ def start(
         container.become_launcher(plan)
 
 
-def _find_image(image: str, access: Callable[[], Access]) -> Reference:
+def _find_image(image: str, flags: Flags, access: Callable[[], Access]) -> Reference:
     """Return what ``image`` names: a file, or an image that can be pulled.
 
     Raises:
@@ -131,7 +131,7 @@ def _find_image(image: str, access: Callable[[], Access]) -> Reference:
 
     reference = parse(image)
     if reference.transport == "file" and not os.path.exists(reference.path):
-        reference = find_reference(image, access())
+        reference = find_reference(image, access(), offline=_is_offline(flags))
         if reference.transport == "file":
             raise NotFoundError(
                 f"no such image: {one_line(image)!r}",
@@ -154,11 +154,15 @@ def _local_file(
     if reference.transport == "file":
         return reference.path
     from backend.pull import PullOptions, cached_image
+
+    wanted = PullOptions(access=access(), offline=_is_offline(flags))
+    return str(cached_image(reference, wanted, report))
+
+
+def _is_offline(flags: Flags) -> bool:
     from backend.settings import flag
 
-    offline = bool(flags["offline"]) or flag("OFFLINE")
-    wanted = PullOptions(access=access(), offline=offline)
-    return str(cached_image(reference, wanted, report))
+    return bool(flags["offline"]) or flag("OFFLINE")
 
 
 class _LateReport:

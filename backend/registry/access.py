@@ -15,6 +15,7 @@ from backend.registry.tls import Trust
 from backend.registry.transport import Transport
 
 if TYPE_CHECKING:
+    from backend.oci.source import Source
     from backend.reference import Reference
 
 _log = logging.getLogger(__name__)
@@ -50,7 +51,9 @@ class Access:
         )
 
 
-async def find_short_name(name: str, access: Access) -> Reference | None:
+async def find_short_name(
+    name: str, access: Access, *, memory: Source | None = None
+) -> Reference | None:
     """Return the image that a name without a registry means, by ``registries.conf``.
 
     An alias counts as it stands; of the registries to search, the first that has the image.
@@ -58,6 +61,7 @@ async def find_short_name(name: str, access: Access) -> Reference | None:
     Args:
         name: Such as ``tools:1.0``.
         access: Holds the rules.
+        memory: What is asked instead of the registries, where there is no network.
 
     Returns:
         None where the rules say nothing of the name.
@@ -72,9 +76,12 @@ async def find_short_name(name: str, access: Access) -> Reference | None:
     async with access.client() as client:
         for candidate in candidates:
             try:
+                if memory:
+                    await memory.fetch_manifest(candidate)
+                    return candidate
                 if await client.find_digest(candidate):
                     return candidate
-            except (AuthenticationError, NetworkError) as error:
+            except (AuthenticationError, NetworkError, NotFoundError) as error:
                 _log.info("%s: %s", candidate, error)
     searched = ", ".join(access.registries.search)
     raise NotFoundError(f"there is no {one_line(name)}", why=f"these were searched: {searched}")

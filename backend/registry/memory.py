@@ -18,6 +18,7 @@ from backend.oci.digest import Digest, parse_digest
 from backend.oci.json import MAX_DOCUMENT
 from backend.oci.source import RawManifest, document_type, verify
 from backend.staging import StagedFile
+from backend.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from backend.oci.image import Descriptor
     from backend.oci.source import Source
     from backend.reference import Reference
-    from backend.store import Store
 
 _CHUNK = 1 << 20
 
@@ -106,6 +106,11 @@ class Memory:
         with StagedFile(path, overwrite=True, mode=0o644) as staged:
             os.write(staged.fd, data)
             staged.commit()
+
+
+def memory_of(cache: Path) -> Memory:
+    """Return what the cache in a folder remembers."""
+    return Memory(Store(cache), cache / "tags")
 
 
 class Remembering:

@@ -23,7 +23,7 @@ from backend.oci.digest import digest_of_range, parse_digest
 from backend.oci.image import Descriptor, parse_manifest
 from backend.oci.json import load
 from backend.registry.client import blob_bytes
-from backend.registry.memory import Memory, Remembering
+from backend.registry.memory import Remembering, memory_of
 from backend.registry.retry import ATTEMPTS, wait_before
 from backend.registry.session import problem
 from backend.registry.transport import read_body
@@ -80,7 +80,7 @@ async def fetch_sif(
         NotFoundError: It is not there, or offline not in the cache.
         BackendError: It cannot be had.
     """
-    memory = Memory(Store(cache), cache / "tags")
+    memory = memory_of(cache)
     match reference.transport:
         case "oras" if offline:
             path = await _from_registry(memory, reference, cache, report)

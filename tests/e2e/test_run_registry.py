@@ -58,6 +58,15 @@ def test_a_name_without_a_registry_is_looked_up_as_by_pull(
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(conf))
     monkeypatch.chdir(tmp_path)
     assert run("tool:1").stdout == "short\n"
+    conf.write_text(f'unqualified-search-registries = ["127.0.0.1:1", "{registry.host}"]\n')
+    assert run("short/tool:1").returncode == 11  # a path, not a name
+    registry.push(made, "found", "1")
+    assert run("found:1").stdout == "short\n"
+    before = len(registry.requests_for("found"))
+    assert run("--offline", "found:1").stdout == "short\n"
+    assert run("--offline", "lost:1").returncode == 11
+    assert len(registry.requests_for("found")) == before
+    conf.write_text("")
     missing = run("other:1")
     assert missing.returncode == 11
     assert "no such image: 'other:1'" in missing.stderr
