@@ -45,6 +45,12 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
         UsageError: Options that exclude each other.
     """
     runnable = read_image(path)
+    if runnable.is_native:
+        from backend.events import Note
+
+        # As SingularityCE says it.
+        hint = "See user guide for compatibility information."
+        report(Note(level="info", text=f"Running a non-OCI SIF in OCI mode. {hint}"))
     caller = read_caller(host.find_map_tools() if os.getuid() else ())
     identity = identify(caller, _choose_user(runnable, options, caller))
     runtime = engine.choose_engine(options.runtime, identity)

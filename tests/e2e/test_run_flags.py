@@ -297,7 +297,9 @@ def test_native_sif(name: str, folder: Path) -> None:
     whole = tar + images.layer(*tree)
     path = folder / "native.sif"
     path.write_bytes(sifs.sif(sifs.partition(containers.squashfs(folder, whole))))
-    assert run("run", path, "a b", name=name).stdout == "ran w a b\n"
+    done = run("run", path, "a b", name=name)
+    assert done.stdout == "ran w a b\n"
+    assert "INFO:    Running a non-OCI SIF in OCI mode." in done.stderr
     assert run("exec", path, "sh", "-c", "echo $V $0", name=name).stdout == "w sh\n"
 
 
