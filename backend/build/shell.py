@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from backend.build.buildah import Buildah
 from backend.errors import UsageError
+from backend.runtime.host import find_program
 
 if TYPE_CHECKING:
     from backend.events import Retained
@@ -37,4 +38,6 @@ def open_shell(build: Progress) -> int:
         ToolError: The builder cannot open one.
     """
     retained = retained_by(build)
-    return Buildah(retained.builder).open_shell(retained.image)
+    # They share a store, and buildah can do without a container runtime, as the build did.
+    program = "buildah" if find_program("buildah") else retained.builder
+    return Buildah(program).open_shell(retained.image)

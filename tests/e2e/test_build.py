@@ -575,11 +575,14 @@ class TestCommandLine:
         assert [step.state for step in view.progress.steps.values()] == ["done", "done"]
         assert f"#2 {tmp_path}" in jobs.get(1).log.read_text()
 
+    @pytest.mark.parametrize("program", ["buildah", "podman"])
     def test_a_shell_in_the_last_good_layer(
-        self, buildah: str, base: str, tmp_path: Path, clean_home: Path
+        self, program: str, buildah: str, base: str, tmp_path: Path, clean_home: Path
     ) -> None:
+        if not shutil.which(program):
+            pytest.skip(f"no {program}")
         write(tmp_path, f"FROM {base} AS a\nRUN echo {tmp_path} > /made\nFROM a\nRUN exit 3\n")
-        words = ("x.sif", "--no-https", "--builder", buildah, "--job")
+        words = ("x.sif", "--no-https", "--builder", program, "--job")
         assert build(tmp_path, *words).stdout == "1\n"
         jobs = Jobs(clean_home / ".local/state/sifdeck/jobs")
         wait_until(lambda: jobs.get(1).is_over)

@@ -250,6 +250,10 @@ class TestDetection:
         assert detect.choose(secret).name == "buildah"
         with pytest.raises(UsageError, match="--secret cannot be passed through the Docker API"):
             detect.choose(secret, "docker")
+        agent = BuildRequest(dockerfile=None, context=".", ssh=("default",))
+        assert detect.choose(agent).name == "buildah"
+        with pytest.raises(UsageError, match="--ssh cannot be passed through the Docker API"):
+            detect.choose(agent, "docker")
 
     def test_a_socket_that_is_named_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DOCKER_HOST", "unix:///mine.sock")
