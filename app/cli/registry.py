@@ -23,6 +23,7 @@ _WAIT_S = 10.0
 """How long ``list`` waits for a registry's answer."""
 
 _MEANING = {
+    "": "not asked",
     "ok": "works",
     "refused": "refused",
     "none": "not asked for",

@@ -158,6 +158,8 @@ def test_expiry_of_a_token_is_shown(deck: Deck, clean_home: Path) -> None:
     file.write_text(json.dumps({"auths": {"r.example": entry}}))
     assert deck("registry", "list", "--offline", "--json") == 0
     assert deck.rows()[0]["expires"] == "2030-01-01T00:00:00+00:00"
+    assert deck("registry", "list", "--offline") == 0
+    assert "not asked, until 2030-01-01T00:00" in deck.out
 
 
 def test_authfile(deck: Deck, locked_registry: Registry, tmp_path: Path, clean_home: Path) -> None:
