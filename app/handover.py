@@ -36,13 +36,16 @@ _QUICK_S = 2.0
 """A program that ends sooner may have printed something that nobody could read yet."""
 
 
-async def run_foreground(app: App[Any], argv: Sequence[str], shown: str) -> int:
+async def run_foreground(
+    app: App[Any], argv: Sequence[str], shown: str, *, is_shell: bool = False
+) -> int:
     """Run ``argv`` in the terminal of the app and return its exit status (128 + N for signal N).
 
     Args:
         app: The app that has the terminal.
         argv: The program.
         shown: The command line as a person would type it, printed before it starts.
+        is_shell: Whoever ends a shell has read what it printed: no question after a good end.
 
     Raises:
         BackendError: The terminal cannot be given away, or the program not be started.
@@ -62,7 +65,7 @@ async def run_foreground(app: App[Any], argv: Sequence[str], shown: str) -> int:
             status = await _wait(argv, terminal)
             elapsed = asyncio.get_running_loop().time() - started
             termios.tcsetattr(terminal, termios.TCSADRAIN, saved)
-            if status or elapsed < _QUICK_S:
+            if status or (elapsed < _QUICK_S and not is_shell):
                 await _pause(terminal, status)
         except (OSError, termios.error) as problem:  # nothing may leave suspend() but the end
             error = problem

@@ -253,7 +253,8 @@ class LabScreen(ViewScreen):
         """Give the terminal to a shell in the lab's folder; the deck comes back with its end."""
         shell = os.environ.get("SHELL", "/bin/sh")
         try:
-            await run_foreground(self.app, (shell,), f"{shell}  (exit goes back to the lab)")
+            shown = f"{shell}  (exit goes back to the lab)"
+            await run_foreground(self.app, (shell,), shown, is_shell=True)
         except BackendError as error:
             self.notify(error.message, severity="error", markup=False)
 
