@@ -217,13 +217,11 @@ def feed_rawjson(line: str, log: SolveLog) -> None:
             log.problem(line.partition(":")[2].strip())
         return
     status = load(line.encode(), "a BuildKit message")
-    for name in ("vertexes", "logs"):
-        entries = status.get(name)
-        for entry in entries.items() if entries else ():
-            if name == "vertexes":
-                log.vertex(_vertex(entry))
-            else:
-                log.output(entry.need("vertex").text(), _data(entry))
+    if vertexes := status.get("vertexes"):
+        log.vertices(_vertex(entry) for entry in vertexes.items())
+    if logs := status.get("logs"):
+        for entry in logs.items():
+            log.output(entry.need("vertex").text(), _data(entry))
 
 
 def _solve(argv: Sequence[str], request: BuildRequest, report: Report) -> None:

@@ -7,6 +7,7 @@ BuildKit sends snapshots of vertices.  Those called ``[stage 2/5] RUN ...`` are 
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from backend.build.steps import Steps
 from backend.events import Phase
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from backend.build.dockerfile import Dockerfile
     from backend.errors import BuildError
     from backend.events import Report
 
-_STEP = re.compile(r"\[(?:(.+) )?\d+/\d+\] (.*)", re.DOTALL)
+_STEP = re.compile(r"\[(?:(.+) )?(\d+)/\d+\] (.*)", re.DOTALL)
 _MAX_LINE = 1 << 20
 
 
@@ -60,15 +63,19 @@ class SolveLog:
         self._rests: dict[str, bytes] = {}
         self._error = ""
 
-    def vertex(self, vertex: Vertex) -> None:
-        """Take a snapshot of a vertex."""
+    def vertices(self, snapshots: Iterable[Vertex]) -> None:
+        """Take the snapshots of one message, which BuildKit sends in no order of its own."""
+        for vertex in sorted(snapshots, key=_order):
+            self._vertex(vertex)
+
+    def _vertex(self, vertex: Vertex) -> None:
         match = _STEP.fullmatch(vertex.name)
         if match is None:
             self._other(vertex)
             return
         number = self._numbers.get(vertex.digest)
         if number is None:
-            number = self._steps.add(match[2], stage=match[1] or "")
+            number = self._steps.add(match[3], stage=match[1] or "")
             self._numbers[vertex.digest] = number
         if vertex.error:
             self._steps.failed(number, vertex.error)
@@ -108,3 +115,9 @@ class SolveLog:
         if vertex.name.startswith("exporting to") and vertex.started is not None:
             ended = vertex.completed is not None
             self._report(Phase(name="export", state="done" if ended else "running"))
+
+
+def _order(vertex: Vertex) -> int:
+    """Return the number of a step within its stage; what is no step comes after all of them."""
+    match = _STEP.fullmatch(vertex.name)
+    return int(match[2]) if match else sys.maxsize

@@ -27,12 +27,10 @@ def feed_trace(data: bytes, log: SolveLog) -> None:
     Raises:
         FormatError: The bytes are no such message.
     """
-    for number, value in _fields(data):
-        if isinstance(value, int):
-            continue
-        if number == 1:
-            log.vertex(_vertex(value))
-        elif number == 3:
+    entries = [(number, value) for number, value in _fields(data) if not isinstance(value, int)]
+    log.vertices(_vertex(value) for number, value in entries if number == 1)
+    for number, value in entries:
+        if number == 3:
             fields = dict(_fields(value))
             log.output(_text(fields.get(1)), _raw(fields.get(4)))
 

@@ -332,6 +332,14 @@ class TestTrace:
         feed_trace(self.vertex("[build 2/2] RUN make all", field(7, b"exit code: 2")), log)
         assert log.error("").why == "exit code: 2"
 
+    def test_steps_of_one_message_are_numbered_in_their_order(self) -> None:
+        happened: list[Event] = []
+        log = SolveLog(DOCKERFILE, "", happened.append)
+        late, early = "[build 2/2] RUN make   all", "[build 1/2] FROM h/a"
+        feed_trace(self.vertex(late) + self.vertex(early), log)
+        names = [event.name for event in happened if isinstance(event, Step)]
+        assert [name.split()[0] for name in names] == ["FROM", "RUN"]
+
     @pytest.mark.parametrize("data", [b"\x0a\x05abc", b"\xff" * 11, b"\x0b", b"\x0a"])
     def test_damaged_messages(self, data: bytes) -> None:
         with pytest.raises(FormatError):
