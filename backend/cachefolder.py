@@ -1,8 +1,8 @@
-"""Where the cache is, as text: a start of a container cannot spend 10 ms on loading pathlib.
+"""Where cache and state are, as text: a start of a container cannot spend 10 ms on pathlib.
 
-``SIFDECK_CACHE_DIR``, else a folder of our own in ``SINGULARITY_CACHEDIR`` or
-``APPTAINER_CACHEDIR``, else what the XDG specification says, which is also what ``platformdirs``
-answers on Linux.
+The cache: ``SIFDECK_CACHE_DIR``, else a folder of our own in ``SINGULARITY_CACHEDIR`` or
+``APPTAINER_CACHEDIR``.  The state: ``SIFDECK_STATE_DIR``.  Else what the XDG specification says,
+which is also what ``platformdirs`` answers on Linux.
 """
 
 from __future__ import annotations
@@ -21,5 +21,14 @@ def cache_place() -> str:
         return own
     if shared := variable("CACHEDIR"):
         return f"{shared}/{APP}"
-    xdg = os.environ.get("XDG_CACHE_HOME", "").strip()
-    return f"{xdg or os.path.expanduser('~/.cache')}/{APP}"  # noqa: PTH111  (loads pathlib)
+    return _xdg("XDG_CACHE_HOME", "~/.cache")
+
+
+def state_place() -> str:
+    """Return the path of the folder of jobs, logs and what is remembered."""
+    return os.environ.get("SIFDECK_STATE_DIR") or _xdg("XDG_STATE_HOME", "~/.local/state")
+
+
+def _xdg(variable_name: str, otherwise: str) -> str:
+    place = os.environ.get(variable_name, "").strip()
+    return f"{place or os.path.expanduser(otherwise)}/{APP}"  # noqa: PTH111  (loads pathlib)

@@ -15,17 +15,19 @@ import os
 import stat
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from backend.errors import BackendError, NotFoundError, UsageError
 from backend.escape import one_line
+from backend.journal import read_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from backend.journal import Known
     from backend.sif.file import SifFile
 
 SUFFIXES = (".sif",)
@@ -33,7 +35,7 @@ SUFFIXES = (".sif",)
 MAX_IMAGES = 200_000
 """Of one folder.  Nobody reads a longer list, and a loop of links must end."""
 
-_VERSION = 1
+_VERSION = 2
 _MAX_INDEX = 256 << 20
 _MAX_LABELS = 1 << 20
 _LAST_SECOND = 253402300799
@@ -42,6 +44,14 @@ _BATCH_S = 0.2
 """Seconds of reading after which a caller gets to see what there is."""
 
 Kind = Literal["oci-sif", "sif", "unreadable"]
+
+_VERDICTS = {
+    "verified": "verified",
+    "bad signature": "BAD SIG",
+    "damaged": "DAMAGED",
+    "equal": "=source",
+    "differs": "DIFFERS",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +68,13 @@ class Image:
         created: RFC 3339, as the image says; empty when it does not.
         layers: Squashed or not, as many as it has.
         signatures: How many signature objects the file has.
+        cosigned: How many signatures of cosign's it has.
+        source: The reference that it was made from; empty when it does not say.
         problem: Why it cannot be read; empty when it can.
         size: Bytes of the file.
         modified_ns: Of the file, nanoseconds since 1970.
+        used: When it was last run on this machine, seconds since 1970; 0 for never.
+        verdict: How its last check ended, while the file is as it was; empty for none.
     """
 
     path: str
@@ -72,14 +86,27 @@ class Image:
     created: str = ""
     layers: int = 0
     signatures: int = 0
+    cosigned: int = 0
+    source: str = ""
     problem: str = ""
     size: int = 0
     modified_ns: int = 0
+    used: float = 0.0
+    verdict: str = ""
 
     @property
     def title(self) -> str:
         """What a person calls it: ``NAME:TAG``, or the file's name."""
         return f"{self.name}:{self.tag}" if self.tag else self.name
+
+    @property
+    def trust(self) -> str:
+        """What is known of who made it, in a word: checked, signed, or where it is from."""
+        if self.verdict in _VERDICTS:
+            return _VERDICTS[self.verdict]
+        if self.signatures or self.cosigned:
+            return "signed" if self.signatures else "cosign"
+        return "intact" if self.verdict == "intact" else "source" if self.source else ""
 
     @property
     def file_name(self) -> str:
@@ -102,6 +129,7 @@ class Catalog:
         self.folders = tuple(dict.fromkeys(Path(os.path.abspath(folder)) for folder in folders))  # noqa: PTH100  (links stay)
         self._home = index_home
         self.known: tuple[Image, ...] = ()
+        self._done: Mapping[str, Known] = {}
 
     def scan(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[Image, ...]]:
         """Yield all images known so far: once from the indexes, then again as files are read.
@@ -111,6 +139,7 @@ class Catalog:
         """
         known: list[Image] = []
         unread: list[tuple[Path, str, int, int]] = []
+        self._done = read_journal()
         for folder in self.folders:
             images, new = self._known(folder)
             known += images
@@ -131,7 +160,10 @@ class Catalog:
         yield self._found(known)
 
     def _found(self, images: list[Image]) -> tuple[Image, ...]:
-        self.known = tuple(images)
+        done = self._done
+        self.known = tuple(
+            _with(image, done[image.path]) if image.path in done else image for image in images
+        )
         return self.known
 
     def images(self) -> tuple[Image, ...]:
@@ -193,6 +225,12 @@ class Catalog:
             partial.unlink(missing_ok=True)
 
 
+def _with(image: Image, known: Known) -> Image:
+    """Return an image with what was done with it; a check of another content says nothing."""
+    is_same = (known.size, known.modified_ns) == (image.size, image.modified_ns)
+    return replace(image, used=known.used, verdict=known.verdict if is_same else "")
+
+
 def read_image(path: str, *, size: int, modified_ns: int) -> Image | None:
     """Read what one file says about itself; None when it is no longer there.
 
@@ -224,17 +262,20 @@ def _describe(path: Path) -> dict[str, object]:
 
 def _oci(sif: SifFile) -> dict[str, object]:
     """Return what an OCI-SIF says: its image, and the reference that it was pulled from."""
-    from backend.sif.ocisif import image_of
+    from backend.sif.ocisif import image_of, is_cosign
     from backend.sif.provenance import read_provenance
 
     image = image_of(sif)
-    name, tag = _split(_as_docker(read_provenance(image.manifest.annotations).reference))
+    source = _as_docker(read_provenance(image.manifest.annotations).reference)
+    name, tag = _split(source)
     return {
         "kind": "oci-sif",
         "digest": str(image.manifest_digest),
         "architecture": one_line(image.config.platform.architecture, limit=40),
         "created": one_line(image.config.created, limit=40),
         "layers": len(image.layers),
+        "cosigned": sum(map(is_cosign, image.index.manifests)),
+        "source": one_line(source, limit=400),
         **({"name": name, "tag": tag} if name else {}),
     }
 
@@ -255,20 +296,21 @@ def _native(sif: SifFile) -> dict[str, object]:
         fields["created"] = created.isoformat().replace("+00:00", "Z")
     labels = sif.of_kind(DataType.LABELS)
     if labels and labels[0].size <= _MAX_LABELS:
-        name, tag = _built_from(sif.read(labels[0], limit=_MAX_LABELS))
-        fields |= {"name": name, "tag": tag} if name else {}
+        source = _built_from(sif.read(labels[0], limit=_MAX_LABELS))
+        name, tag = _split(source)
+        fields |= {"name": name, "tag": tag, "source": one_line(source, limit=400)} if name else {}
     return fields
 
 
-def _built_from(data: bytes) -> tuple[str, str]:
-    """Return repository and tag out of the labels that a build leaves in a native SIF."""
+def _built_from(data: bytes) -> str:
+    """Return the reference in the labels that a build leaves in a native SIF; "" for none."""
     try:
         labels = json.loads(data)
         source = labels["org.label-schema.usage.singularity.deffile.from"]
         bootstrap = labels["org.label-schema.usage.singularity.deffile.bootstrap"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        return "", ""
-    return _split(f"{bootstrap}://{source}") if bootstrap in {"docker", "library"} else ("", "")
+        return ""
+    return f"{bootstrap}://{source}" if bootstrap in {"docker", "library"} else ""
 
 
 def _split(text: str) -> tuple[str, str]:
@@ -314,11 +356,13 @@ def _encode(image: Image) -> list[object]:
         image.created,
         image.layers,
         image.signatures,
+        image.cosigned,
+        image.source,
         image.problem,
     ]
 
 
-_TYPES = (str, int, int, str, str, str, str, str, str, int, int, str)
+_TYPES = (str, int, int, str, str, str, str, str, str, int, int, int, str, str)
 
 
 def _decode(folder: str, fields: list[object]) -> Image:
@@ -329,7 +373,8 @@ def _decode(folder: str, fields: list[object]) -> Image:
     """
     if tuple(map(type, fields)) != _TYPES:
         raise ValueError("not an image")
-    file, size, changed, kind, name, tag, digest, machine, created, layers, signed, problem = fields
+    file, size, changed, kind, name, tag, digest, machine, created, layers, *rest = fields
+    signed, cosigned, source, problem = rest
     return Image(  # each has the type that _TYPES says
         path=f"{folder.rstrip('/')}/{file}",
         size=size,  # type: ignore[arg-type]
@@ -342,5 +387,7 @@ def _decode(folder: str, fields: list[object]) -> Image:
         created=created,  # type: ignore[arg-type]
         layers=layers,  # type: ignore[arg-type]
         signatures=signed,  # type: ignore[arg-type]
+        cosigned=cosigned,  # type: ignore[arg-type]
+        source=source,  # type: ignore[arg-type]
         problem=problem,  # type: ignore[arg-type]
     )

@@ -1,7 +1,7 @@
 """Where sifdeck keeps things; the only module that knows the XDG folders.
 
-``platformdirs`` answers, unless a variable names another place: ``SIFDECK_STATE_DIR``,
-``SIFDECK_CONFIG_DIR``; the cache is in :mod:`backend.cachefolder`.  Nothing is created here.
+``platformdirs`` answers, unless a variable names another place, ``SIFDECK_CONFIG_DIR``; cache
+and state are in :mod:`backend.cachefolder`.  Nothing is created here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from backend.cachefolder import APP, cache_place
+from backend.cachefolder import APP, cache_place, state_place
 
 
 def cache_home() -> Path:
@@ -25,11 +25,7 @@ def shared_cache() -> Path | None:
 
 def state_home() -> Path:
     """Return the folder of jobs, logs and what the deck remembers."""
-    if own := os.environ.get("SIFDECK_STATE_DIR"):
-        return Path(own)
-    import platformdirs
-
-    return Path(platformdirs.user_state_dir(APP))
+    return Path(state_place())
 
 
 def config_home() -> Path:

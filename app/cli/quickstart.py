@@ -37,12 +37,14 @@ def start_plainly(action: Action, arguments: list[str]) -> None:
     if flags["detach"] or is_short or "://" in image or not os.path.isfile(image):  # noqa: PTH113
         return
     from backend.errors import BackendError
+    from backend.journal import note_run
     from backend.runtime import container
 
     try:
         plan = container.plan_image(image, interpret(action, tuple(words), flags), _tell)
     except (BackendError, OSError, _NotPlainError):
         return
+    note_run(image)
     container.become_launcher(plan)
 
 

@@ -97,6 +97,7 @@ def start(
     ctx: click.Context, action: Action, image: str, arguments: tuple[str, ...], flags: Flags
 ) -> None:
     """Become the container, or raise what stands in the way."""
+    from backend.journal import note_run
     from backend.runtime import container
 
     options = interpret(action, arguments, flags)
@@ -106,6 +107,7 @@ def start(
         with ExitStack() as stack:
             report = _LateReport(ctx, stack, verb=action, title=image)
             path = _local_file(reference, flags, access, report)
+            note_run(path)
             return container.plan_image(path, options, report)
 
     plan = choosing(_find_image(image, flags, access), planned)

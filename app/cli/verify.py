@@ -15,6 +15,7 @@ from app.cli.progress import reporting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backend.journal import Verdict
     from backend.sif.signature import SignatureCheck
     from backend.sif.verification import BlobCheck, SourceCheck
 
@@ -69,6 +70,7 @@ def _verify_cosign(image: Path, key: Path | None) -> int:
 
     from backend.errors import ExitCode
     from backend.escape import one_line
+    from backend.journal import note_check
     from backend.sif.cosign import check_cosign
     from backend.sif.file import SifFile
     from backend.sif.verification import verify_blobs
@@ -84,6 +86,7 @@ def _verify_cosign(image: Path, key: Path | None) -> int:
         if check.problem:
             click.echo(f"WARNING: Signature {check.digest}: {one_line(check.problem)}", err=True)
     valid = [check.payload for check in checks if check.is_sound]
+    note_check(str(image), _cosign_verdict(damaged, checks, valid))
     if damaged or not valid:
         click.echo("ERROR:   no valid signatures found", err=True)
         return ExitCode.VERIFICATION
@@ -94,6 +97,7 @@ def _verify_cosign(image: Path, key: Path | None) -> int:
 def _verify_file(ctx: click.Context, image: Path, key: Path | None, *, as_json: bool) -> int:
     from backend.errors import ExitCode
     from backend.escape import one_line
+    from backend.journal import note_check
     from backend.sif.file import SifFile
     from backend.sif.signature import check_signatures, default_keyrings
     from backend.sif.verification import verify_blobs
@@ -101,6 +105,8 @@ def _verify_file(ctx: click.Context, image: Path, key: Path | None, *, as_json: 
     blobs = verify_blobs(image)
     with SifFile(image) as sif:
         signatures = check_signatures(sif, keyrings=default_keyrings(), key=key)
+    if blobs or signatures:
+        note_check(str(image), _verdict(blobs, signatures))
     if as_json:
         _echo_checks_json(blobs, signatures)
     else:
@@ -116,6 +122,23 @@ def _verify_file(ctx: click.Context, image: Path, key: Path | None, *, as_json: 
         counts = f"{len(blobs)} objects" + (f", {len(signatures)} signatures" if signatures else "")
         click.echo(f"INFO:    All is well: {counts} checked", err=True)
     return ExitCode.OK
+
+
+def _cosign_verdict(damaged: object, checks: object, valid: object) -> Verdict:
+    if damaged:
+        return "damaged"
+    return "verified" if valid else "bad signature" if checks else "intact"
+
+
+def _verdict(blobs: Sequence[BlobCheck], signatures: Sequence[SignatureCheck]) -> Verdict:
+    """Return what the deck shows of a check: the worst that was found."""
+    if not all(one.is_sound or one.is_overlay for one in blobs):
+        return "damaged"
+    if any(one.state == "bad" or one.problems for one in signatures):
+        return "bad signature"
+    if any(one.state == "unknown key" for one in signatures):
+        return "unknown key"
+    return "verified" if signatures else "intact"
 
 
 def _echo_checks(blobs: Sequence[BlobCheck], signatures: Sequence[SignatureCheck]) -> None:
@@ -155,11 +178,13 @@ def _verify_source(
 ) -> int:
     from app.cli.access import make_access
     from backend.errors import ExitCode
+    from backend.journal import note_check
     from backend.pull import PullOptions
     from backend.sif.verification import verify_source
 
     with reporting(ctx, verb="verify", title=str(image)) as report:
         found = verify_source(image, PullOptions(access=make_access(access)), report)
+    note_check(str(image), "differs" if found.differences else "equal")
     if as_json:
         _echo_json(found)
     else:
