@@ -271,10 +271,10 @@ class Started:
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
 
     def finish(self) -> int:
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
         return self.process.returncode
 
 
@@ -336,12 +336,15 @@ def test_nothing_is_left_after_sigkill(
         somebody(name), "exec", "--runtime", needs(runtime), *user, busybox,
         "sh", "-c", "sleep 600 & echo ready; sleep 600",
     )  # fmt: skip
+    # A runtime is the first process of our pid namespace, and has the container's below it.
+    firsts = [member.pid for member in started.members if member.inner_pid == 1]
     roles = {
         "launcher": started.process.pid,
         "squashfuse": next(m.pid for m in started.members if m.comm.startswith("squashfuse")),
-        "runtime": next((m.pid for m in started.members if m.comm.startswith(runtime)), 0),
-        "container": next(m.pid for m in started.members if m.comm in {"sh", "sleep", "busybox"}),
+        "runtime": firsts[0],
+        "container": firsts[-1],
     }
+    assert len(set(roles.values())) == (3 if runtime == "builtin" else 4)
     os.kill(roles[victim], signal.SIGKILL)
     status = started.finish()
     # Without its files a program dies of SIGBUS (135), maybe before anybody hears why.

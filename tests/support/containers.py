@@ -84,7 +84,10 @@ class Member:
 
     pid: int
     comm: str
+    """Moves while a program starts: a busybox is ``exe`` before it is ``sleep``."""
     started: str
+    inner_pid: int
+    """In the innermost pid namespace, where the first process is 1."""
 
     def is_gone(self) -> bool:
         """Whether it has ended; a zombie has."""
@@ -101,12 +104,22 @@ def members(launcher: int) -> list[Member]:
             children.setdefault(int(stat[1]), []).append(int(entry.name))
     while waiting:
         pid = waiting.pop(0)
-        stat = _stat(pid)
-        if stat:
-            comm = Path(f"/proc/{pid}/comm").read_text().strip()
-            found.append(Member(pid=pid, comm=comm, started=stat[19]))
+        if (stat := _stat(pid)) and (status := _status(pid)):
+            inner_pid = int(status["NSpid"].split()[-1])
+            found.append(
+                Member(pid=pid, comm=status["Name"], started=stat[19], inner_pid=inner_pid)
+            )
             waiting += children.get(pid, [])
     return found
+
+
+def _status(pid: int) -> dict[str, str] | None:
+    """Return the lines of /proc/PID/status; None when the process has been collected."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
 def _stat(pid: int) -> list[str] | None:
@@ -117,7 +130,7 @@ def _stat(pid: int) -> list[str] | None:
         return None
 
 
-def wait_until(condition: Callable[[], object], *, within_s: float = 20.0) -> None:
+def wait_until(condition: Callable[[], object], *, within_s: float = 60.0) -> None:
     """Wait for a condition; fail when it does not come true."""
     end = time.monotonic() + within_s
     while not condition():
