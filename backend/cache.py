@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from backend.errors import LaunchError, UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -150,7 +150,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"{one_line(text, limit=40)!r} is no size", hint="write it as 500M or 20G")
+        raise UsageError(f"{quoted(text, limit=40)} is no size", hint="write it as 500M or 20G")
     return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 

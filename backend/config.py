@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -200,7 +200,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise UsageError(f"{shown} is no TOML", why=one_line(str(error))) from error
     for name, value in document.items():
         if name not in SETTINGS:
-            raise UsageError(f"{shown}: nobody knows {one_line(name)!r}{nearest(name, SETTINGS)}")
+            raise UsageError(f"{shown}: nobody knows {quoted(name)}{nearest(name, SETTINGS)}")
         _check(value, SETTINGS[name].schema, f"{shown}: {name}")
     return {name: _converted(name, value) for name, value in document.items()}
 
@@ -208,7 +208,7 @@ def _read(path: Path) -> dict[str, Any]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the words that suggest the name that may have been meant; "" when none is near."""
     found = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    return f"; did you mean {quoted(found[0])}?" if found else ""
 
 
 _KINDS: dict[str, type] = {
@@ -227,7 +227,7 @@ def _check(value: object, rule: Mapping[str, Any], place: str) -> None:
         raise UsageError(f"{place} takes {_a(kind)}, not {one_line(repr(value), limit=60)}")
     choices = rule.get("enum")
     if choices and value not in choices:
-        raise UsageError(f"{place} is {one_line(str(value))!r}; it takes {' or '.join(choices)}")
+        raise UsageError(f"{place} is {quoted(str(value))}; it takes {' or '.join(choices)}")
     if isinstance(value, int) and not (
         rule.get("minimum", value) <= value <= rule.get("maximum", value)
     ):
@@ -246,11 +246,11 @@ def _check_members(value: dict[str, object], rule: Mapping[str, Any], place: str
     for name, item in value.items():
         member = known.get(name, rule.get("additionalProperties"))
         if member is None:
-            raise UsageError(f"{place}: nobody knows {one_line(name)!r}{nearest(name, known)}")
+            raise UsageError(f"{place}: nobody knows {quoted(name)}{nearest(name, known)}")
         _check(item, member, f"{place}.{name}")
     for name in rule.get("required", ()):
         if name not in value:
-            raise UsageError(f"{place} lacks {name!r}")
+            raise UsageError(f"{place} lacks {quoted(name)}")
 
 
 def _a(kind: str) -> str:

@@ -6,7 +6,9 @@ import re
 
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
-    "\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff"  # invisible and bidirectional controls
+    # Invisible and bidirectional controls.
+    "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f"
     "\ud800-\udfff]"  # lone surrogates: bytes that were no UTF-8
 )
 
@@ -23,6 +25,13 @@ def printable(text: str, *, limit: int = 4096) -> str:
 def one_line(text: str, *, limit: int = 400) -> str:
     """Return :func:`printable` text with newlines and tabs escaped as well."""
     return printable(text, limit=limit).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def quoted(text: str, *, limit: int = 400) -> str:
+    """Return :func:`one_line` text in quotes, for names in a sentence: escaped once."""
+    shown = one_line(text, limit=limit)
+    mark = '"' if "'" in shown else "'"
+    return f"{mark}{shown}{mark}"
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from backend.errors import FormatError
+from backend.escape import quoted
 
 _MAX_LINE = 1 << 20
 """Bytes in one encoded event; a build step's output is cut long before."""
@@ -252,7 +253,7 @@ def decode(line: str | bytes) -> Event:
     for name, value in fields.items():
         field = wanted.get(name)
         if field is None or not _fits(value, str(field.type)):
-            raise FormatError(f"field {name!r} does not belong in a {cls.kind} event")
+            raise FormatError(f"field {quoted(name)} does not belong in a {cls.kind} event")
     try:
         return cls(**fields)
     except TypeError as error:

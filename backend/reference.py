@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from backend.errors import FormatError, UsageError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.oci.digest import Digest, parse_digest
 
 Transport = Literal[
@@ -119,14 +119,14 @@ def parse(text: str) -> Reference:
         UsageError: The text names nothing; the hint says how it would.
     """
     if not text or len(text) > _MAX_TEXT or any(ord(char) < 0x20 for char in text):
-        raise UsageError(f"not an image: {one_line(text, limit=80)!r}")
+        raise UsageError(f"not an image: {quoted(text, limit=80)}")
     scheme, found, rest = text.partition(":")
     if not found or scheme not in get_args(Transport):
         return _file(text)
     if scheme in {"docker", "oras", "library"}:
         if not rest.startswith("//"):
             raise UsageError(
-                f"{one_line(text)!r} lacks two slashes", hint=f"write {scheme}://{one_line(rest)}"
+                f"{quoted(text)} lacks two slashes", hint=f"write {scheme}://{one_line(rest)}"
             )
         name = rest.removeprefix("//")
         if scheme == "docker":
@@ -160,7 +160,7 @@ def _remote(name: str, transport: Transport, *, default_registry: str) -> Refere
         repository = f"library/{repository}"
     _check(name, registry, repository, tag)
     if ":" in rest and not tag:
-        raise UsageError(f"the tag of {one_line(name)!r} is empty")
+        raise UsageError(f"the tag of {quoted(name)} is empty")
     return Reference(
         transport=transport,
         registry=registry,
@@ -172,28 +172,28 @@ def _remote(name: str, transport: Transport, *, default_registry: str) -> Refere
 
 def _check(name: str, registry: str, repository: str, tag: str) -> None:
     """Raise the UsageError that says which part of a name is wrong."""
-    shown = one_line(name, limit=120)
+    shown = quoted(name, limit=120)
     if registry and not _HOST.fullmatch(registry):
-        raise UsageError(f"{one_line(registry)!r} in {shown!r} is not a registry host")
+        raise UsageError(f"{quoted(registry)} in {shown} is not a registry host")
     if not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
         hint = "names are lower case, as in docker://ghcr.io/group/name:tag"
-        raise UsageError(f"{one_line(repository)!r} in {shown!r} is not a repository", hint=hint)
+        raise UsageError(f"{quoted(repository)} in {shown} is not a repository", hint=hint)
     if tag and not _TAG.fullmatch(tag):
-        raise UsageError(f"{one_line(tag)!r} in {shown!r} is not a tag")
+        raise UsageError(f"{quoted(tag)} in {shown} is not a tag")
 
 
 def _digest(text: str, name: str) -> Digest:
     try:
         return parse_digest(text)
     except FormatError as error:
-        raise UsageError(f"the digest of {one_line(name, limit=120)!r} is not one") from error
+        raise UsageError(f"the digest of {quoted(name, limit=120)} is not one") from error
 
 
 def _other(scheme: str, rest: str, text: str) -> Reference:
     """Parse the transports that are no registry."""
     if scheme in {"http", "https"}:
         if not re.fullmatch(r"//[^/\s]+(/\S*)?", rest):
-            raise UsageError(f"not an address: {one_line(text)!r}")
+            raise UsageError(f"not an address: {quoted(text)}")
         return Reference(transport="https" if scheme == "https" else "http", path=text)
     if scheme == "file":
         return _file(rest.removeprefix("//"))

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.elf import Elf, is_elf, read_elf
 from backend.errors import FormatError, NotFoundError
+from backend.escape import quoted
 from backend.oci import media
 from backend.oci.digest import Digest, digest_of
 from backend.oci.json import dump
@@ -253,7 +254,7 @@ def _header(member: Member) -> bytes:
         prefix, name = name[:cut], name[cut + 1 :]
     link = os.fsencode(member.link)
     if len(prefix) > 155 or len(name) > 100 or len(link) > 100:
-        raise FormatError(f"the name {member.name!r} is too long for a layer")
+        raise FormatError(f"the name {quoted(member.name)} is too long for a layer")
     numbers = b"".join(
         b"%0*o\0" % (width, value)
         for width, value in (

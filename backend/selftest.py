@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from backend.errors import ExitCode
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.playground import PASSWORD, PROJECT, USER
 from backend.program import OURSELVES
 
@@ -94,7 +94,7 @@ def _sifdeck(
         said = "; ".join(done.stderr.strip().splitlines()[-3:])
         raise _Failed(f"`{line}` ended with {done.returncode}: {one_line(said)}")
     if expect not in done.stdout:
-        raise _Failed(f"`{line}` did not print {expect!r} but {one_line(done.stdout)!r}")
+        raise _Failed(f"`{line}` did not print {quoted(expect)} but {quoted(done.stdout)}")
     return done.stdout
 
 

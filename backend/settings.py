@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from backend.errors import UsageError
+from backend.escape import quoted
 
 PREFIXES = ("SIFDECK_", "SINGULARITY_", "APPTAINER_")
 
@@ -37,4 +38,4 @@ def flag(name: str) -> bool:
         return True
     if value in _FALSE:
         return False
-    raise UsageError(f"{name} in the environment is {value!r}; it takes yes or no")
+    raise UsageError(f"{name} in the environment is {quoted(value)}; it takes yes or no")

@@ -160,6 +160,7 @@ def _places(source: str, file: str, stack: ExitStack) -> tuple[Path | None, str]
     """
     from backend.build.request import is_remote
     from backend.errors import UsageError
+    from backend.escape import quoted
 
     if is_remote(source):
         if file:
@@ -181,7 +182,7 @@ def _places(source: str, file: str, stack: ExitStack) -> tuple[Path | None, str]
         dockerfile = Path(file) if file else _default_dockerfile(context)
     if not dockerfile.is_file():
         raise UsageError(
-            f"there is no Dockerfile {str(dockerfile)!r}",
+            f"there is no Dockerfile {quoted(str(dockerfile))}",
             hint="name one: sifdeck build TARGET FILE",
         )
     return dockerfile.absolute(), str(context.absolute())
@@ -223,11 +224,14 @@ def _tag(text: str) -> Reference:
         UsageError: It is no reference of a registry.
     """
     from backend.errors import UsageError
+    from backend.escape import quoted
     from backend.reference import parse
 
     reference = parse(text if "://" in text else f"docker://{text}")
     if reference.transport != "docker" or not reference.tag:
-        raise UsageError(f"-t {text!r} is no name in a registry", hint="as in ghcr.io/lab/tools:1")
+        raise UsageError(
+            f"-t {quoted(text)} is no name in a registry", hint="as in ghcr.io/lab/tools:1"
+        )
     return reference
 
 
@@ -247,12 +251,15 @@ def _epoch(value: object, context: str) -> int | None:
     from backend.build.image import commit_time
     from backend.build.request import is_remote
     from backend.errors import UsageError
+    from backend.escape import quoted
 
     text = str(value) if value is not None else os.environ.get("SOURCE_DATE_EPOCH", "")
     if text == "off":
         return None
     if text:
         if not text.isdecimal():
-            raise UsageError(f"--source-date-epoch takes seconds since 1970 or 'off', not {text!r}")
+            raise UsageError(
+                f"--source-date-epoch takes seconds since 1970 or 'off', not {quoted(text)}"
+            )
         return int(text)
     return None if is_remote(context) else commit_time(Path(context))

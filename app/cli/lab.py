@@ -241,11 +241,14 @@ def _look(workshop: Workshop, name: str) -> list[StepResult]:
 
 def _step(workshop: Workshop, name: str) -> Step:
     from backend.errors import NotFoundError
+    from backend.escape import quoted
 
     found = workshop.lab.step(name)
     if found is None:
         known = ", ".join(step.id for step in workshop.lab.steps)
-        raise NotFoundError(f"lab {workshop.lab.name} has no step {name!r}", hint=f"steps: {known}")
+        raise NotFoundError(
+            f"lab {workshop.lab.name} has no step {quoted(name)}", hint=f"steps: {known}"
+        )
     return found
 
 

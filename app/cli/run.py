@@ -11,7 +11,7 @@ import click
 from app.cli.access import make_access
 from app.cli.images import choosing, find_reference
 from app.cli.runflags import OPTIONS, Option, interpret
-from backend.escape import one_line
+from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,7 +136,7 @@ def _find_image(image: str, flags: Flags, access: Callable[[], Access]) -> Refer
         reference = find_reference(image, access(), offline=_is_offline(flags))
         if reference.transport == "file":
             raise NotFoundError(
-                f"no such image: {one_line(image)!r}",
+                f"no such image: {quoted(image)}",
                 hint="for an image in a registry write docker://NAME[:TAG]",
             )
     return reference

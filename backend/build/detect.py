@@ -12,6 +12,7 @@ from backend.build.buildah import Buildah
 from backend.build.buildkit import Buildctl, Buildx, buildkit_sockets, buildx_problem
 from backend.build.docker import answers, docker_sockets, podman_sockets
 from backend.errors import ToolMissingError, UsageError
+from backend.escape import quoted
 from backend.runtime.host import find_program
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def choose(request: BuildRequest, name: str = "") -> Builder:
         ToolMissingError: The one that is wanted is not here, or none is.
     """
     if name and name not in NAMES:
-        raise UsageError(f"there is no builder {name!r}", hint=f"known: {', '.join(NAMES)}")
+        raise UsageError(f"there is no builder {quoted(name)}", hint=f"known: {', '.join(NAMES)}")
     reasons = []
     for candidate in candidates():
         if name not in {"", candidate.name}:

@@ -16,6 +16,7 @@ from backend.build.credentials import base_references, find_logins, write_auth_f
 from backend.build.detect import choose
 from backend.build.dockerfile import read_dockerfile
 from backend.errors import ExistsError
+from backend.escape import quoted
 from backend.events import Note
 from backend.pull import pull_image
 from backend.registry.push import open_destination
@@ -59,7 +60,7 @@ def build_image(
     """
     if not options.overwrite and os.path.lexists(target):
         raise ExistsError(
-            f"build target {str(target)!r} already exists",
+            f"build target {quoted(str(target))} already exists",
             hint="choose another name, or overwrite it with -F",
         )
     chosen = choose(request, builder)

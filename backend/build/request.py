@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from backend.errors import UsageError
+from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -104,7 +105,7 @@ def parse_assignments(texts: tuple[str, ...], what: str) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise UsageError(f"{what} {text!r} is not NAME=VALUE")
+            raise UsageError(f"{what} {quoted(text)} is not NAME=VALUE")
         found[name.strip()] = value
     return found
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote
 
 from backend.errors import FormatError
+from backend.escape import quoted
 from backend.labregistry.access import Access, Action, Need
 from backend.labregistry.answers import Answer, FilePart, Headers, RefusedError, json_answer
 from backend.labregistry.storage import MAX_MANIFEST, Storage, StoredManifest, Upload
@@ -129,7 +130,9 @@ class Service:
             parts = found.groupdict()
             name = parts.get("name") or ""
             if "name" in parts and not _NAME.fullmatch(name):
-                raise RefusedError(400, "NAME_INVALID", f"not a repository: {name[:100]!r}")
+                raise RefusedError(
+                    400, "NAME_INVALID", f"not a repository: {quoted(name, limit=100)}"
+                )
             handler = handlers.get("GET" if request.method == "HEAD" else request.method)
             if handler is None:
                 allowed = (("Allow", ", ".join(sorted(handlers))),)
@@ -354,7 +357,7 @@ def _digest(text: str) -> Digest:
 
 def _tag(text: str) -> str:
     if not _TAG.fullmatch(text):
-        raise RefusedError(400, "MANIFEST_INVALID", f"not a tag: {text[:130]!r}")
+        raise RefusedError(400, "MANIFEST_INVALID", f"not a tag: {quoted(text, limit=130)}")
     return text
 
 
@@ -449,7 +452,7 @@ def _pointers(
         RefusedError: It is no manifest of a kind that is taken.
     """
     if media_type not in media.MANIFESTS | media.INDEXES:
-        raise RefusedError(400, "MANIFEST_INVALID", f"not taken: {media_type[:100]!r}")
+        raise RefusedError(400, "MANIFEST_INVALID", f"not taken: {quoted(media_type, limit=100)}")
     try:
         said = load(data, "the manifest").get("mediaType")
         if said and said.text() != media_type:

@@ -38,7 +38,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from backend.errors import BackendError, FormatError, NotFoundError
-from backend.escape import one_line, printable
+from backend.escape import one_line, printable, quoted
 from backend.program import OURSELVES
 from backend.registry.credentials import lookup_keys, read_auth_file
 from backend.sif.file import SifFile
@@ -166,7 +166,7 @@ class _Words:
         """Return a path that does not leave the lab's folder."""
         path = PurePosixPath(text)
         if not text or path.is_absolute() or ".." in path.parts:
-            raise FormatError(f"{self.place}: {one_line(text)!r} is not in the lab's folder")
+            raise FormatError(f"{self.place}: {quoted(text)} is not in the lab's folder")
         return text
 
     def command(self, name: str) -> tuple[str, ...]:
@@ -223,7 +223,7 @@ class FileCheck:
         if not text.strip():
             return Finding(passed=False, text=f"{self.name} is empty")
         if self.contains not in text:
-            return Finding(passed=False, text=f"{self.name} does not hold {self.contains!r}")
+            return Finding(passed=False, text=f"{self.name} does not hold {quoted(self.contains)}")
         if self.like and text.split() != _run(self.like, scene).stdout.split():
             line = shlex.join(("sifdeck", *self.like))
             return Finding(passed=False, text=f"{self.name} is not what `{line}` prints")
@@ -391,7 +391,7 @@ class RunCheck:
             text = f"`{line}` ends with {done.returncode}, not {self.status}"
             return Finding(passed=False, text=f"{text}: {one_line(last)}" if last else text)
         if self.output not in done.stdout:
-            return Finding(passed=False, text=f"`{line}` does not print {self.output!r}")
+            return Finding(passed=False, text=f"`{line}` does not print {quoted(self.output)}")
         return Finding(passed=True, text=f"`{line}` does what it should")
 
 

@@ -45,7 +45,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import FormatError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.labs.checks import Check, parse_check
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def parse_lab(name: str, data: bytes, values: Mapping[str, str]) -> Lab:
         FormatError: It is no lab; the text names the line or the step.
     """
     if not _NAME.fullmatch(name):
-        raise FormatError(f"a lab cannot be called {one_line(name)!r}: a-z, 0-9 and - only")
+        raise FormatError(f"a lab cannot be called {quoted(name)}: a-z, 0-9 and - only")
     if len(data) > MAX_SIZE:
         raise FormatError(f"lab {name} is larger than 1 MiB")
     try:
@@ -139,7 +139,7 @@ def parse_lab(name: str, data: bytes, values: Mapping[str, str]) -> Lab:
     ids = [step.id for step in steps]
     twice = next((one for one in ids if ids.count(one) > 1), None)
     if twice:
-        raise FormatError(f"lab {name} has two steps called {twice!r}")
+        raise FormatError(f"lab {name} has two steps called {quoted(twice)}")
     if not steps:
         raise FormatError(f"lab {name} has no step", hint="a step begins with '## Title'")
     return Lab(
@@ -183,7 +183,7 @@ def _sections(lines: Sequence[str], first: int) -> Iterator[tuple[str, list[str]
 
 def _step(where: str, title: str, lines: Sequence[str], number: int) -> Step:
     """Read one step."""
-    place = f"{where}, step {one_line(title, limit=60)!r} (line {number})"
+    place = f"{where}, step {quoted(title, limit=60)} (line {number})"
     text, blocks = _split_blocks(place, lines)
     settings = _settings(place, blocks["step"])
     return Step(

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import FormatError, UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.labs.checks import Typed
 from backend.oci.json import load
 
@@ -82,7 +82,7 @@ def check_learner(name: str) -> str:
         UsageError: It cannot.
     """
     if not _LEARNER.fullmatch(name):
-        raise UsageError(f"a learner cannot be called {one_line(name, limit=80)!r}")
+        raise UsageError(f"a learner cannot be called {quoted(name, limit=80)}")
     return name
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.errors import ExistsError, NotFoundError
+from backend.escape import quoted
 from backend.labs import recorder
 from backend.labs.checks import Finding, Scene
 from backend.labs.document import MAX_SIZE, Lab, Step, parse_lab
@@ -78,7 +79,7 @@ class Place:
             with contextlib.suppress(FileNotFoundError), (folder / f"{name}.md").open("rb") as file:
                 return parse_lab(name, file.read(MAX_SIZE + 1), values)
         known = ", ".join(self.names()) or "none"
-        raise NotFoundError(f"there is no lab {name!r}", hint=f"labs: {known}")
+        raise NotFoundError(f"there is no lab {quoted(name)}", hint=f"labs: {known}")
 
     def progress(self, lab: str) -> Progress:
         """Return where the learner stands with a lab."""
@@ -244,7 +245,7 @@ def attach(place: Place, name: str) -> Workshop:
     """
     port = place.progress(name).port
     if not port:
-        raise NotFoundError(f"the lab {name!r} is not open", hint=f"sifdeck lab start {name}")
+        raise NotFoundError(f"the lab {quoted(name)} is not open", hint=f"sifdeck lab start {name}")
     playground = Playground(folder=place.folder(name), registry=f"127.0.0.1:{port}")
     lab = place.read(name, registry=playground.registry)
     return Workshop(place=place, lab=lab, playground=playground)

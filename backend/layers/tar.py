@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from zlib import adler32
 
 from backend.errors import FormatError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.squashfs.inode import Kind
 
 if TYPE_CHECKING:
@@ -533,4 +533,4 @@ class _Parts:
 
 
 def _shown(name: bytes) -> str:
-    return repr(one_line(name.decode("utf-8", "surrogateescape"), limit=80))
+    return quoted(name.decode("utf-8", "surrogateescape"), limit=80)

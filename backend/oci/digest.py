@@ -8,7 +8,7 @@ import re
 from typing import NewType
 
 from backend.errors import FormatError
-from backend.escape import one_line
+from backend.escape import quoted
 
 Digest = NewType("Digest", str)
 
@@ -23,7 +23,7 @@ def parse_digest(text: str) -> Digest:
         FormatError: It is not ``sha256:`` or ``sha512:`` and lower-case hexadecimal digits.
     """
     if not _FORM.fullmatch(text):
-        raise FormatError(f"not a digest: {one_line(text, limit=100)!r}")
+        raise FormatError(f"not a digest: {quoted(text, limit=100)}")
     return Digest(text)
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 
 from backend.errors import UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 
 _MACHINES = {
     "x86_64": ("amd64", ""),
@@ -67,7 +67,7 @@ def parse_platform(text: str) -> Platform:
         parts.insert(0, "linux")
     if not 2 <= len(parts) <= 3 or not all(parts):
         raise UsageError(
-            f"not a platform: {one_line(text, limit=60)!r}", hint="write it as linux/arm64"
+            f"not a platform: {quoted(text, limit=60)}", hint="write it as linux/arm64"
         )
     parts[1] = _ALIASES.get(parts[1], parts[1])
     return Platform(os=parts[0], architecture=parts[1], variant=parts[2] if parts[2:] else "")

@@ -13,7 +13,7 @@ import shutil
 from dataclasses import dataclass
 
 from backend.errors import FormatError, ToolError, ToolFailedError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.oci.json import load
 from backend.process import run_tool
 from backend.registry.secret import Secret
@@ -84,7 +84,7 @@ def is_installed(name: str) -> bool:
 
 async def _run(name: str, verb: str, stdin: str) -> str:
     if not _NAME.fullmatch(name):
-        raise FormatError(f"{one_line(name, limit=40)!r} is no name of a credential helper")
+        raise FormatError(f"{quoted(name, limit=40)} is no name of a credential helper")
     argv = [f"docker-credential-{name}", verb]
     done = await run_tool(argv, timeout_s=_TIMEOUT_S, stdin=stdin.encode())
     return done.stdout

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.errors import BackendError, FormatError, ToolError
+from backend.escape import quoted
 from backend.oci.json import load
 from backend.paths import singularity_home
 from backend.reference import DOCKER_HUB, DOCKER_HUB_HOST
@@ -256,7 +257,7 @@ def _load(path: Path) -> dict[str, Any]:
 def _member(document: dict[str, Any], name: str) -> dict[str, Any]:
     value = document.setdefault(name, {})
     if not isinstance(value, dict):
-        raise FormatError(f"{name!r} in the auth file is not an object")
+        raise FormatError(f"{quoted(name)} in the auth file is not an object")
     return value
 
 

@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from backend.errors import FormatError, NetworkError, RegistryError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.registry.tls import Trust, certificate_folders, make_context, plain_context
 from backend.version import __version__
 
@@ -261,7 +261,7 @@ def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
     with translated(url):
         target = url.join(location)
     if target.scheme not in {"http", "https"} or not target.host:
-        raise NetworkError(f"{host_of(url)} redirects to {one_line(location, limit=120)!r}")
+        raise NetworkError(f"{host_of(url)} redirects to {quoted(location, limit=120)}")
     if url.scheme == "https" and target.scheme == "http":
         raise NetworkError(
             f"{host_of(url)} redirects from HTTPS to HTTP at {host_of(target)}",

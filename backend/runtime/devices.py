@@ -13,7 +13,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 from backend.errors import FormatError, LaunchError, UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.oci.json import load
 from backend.runtime.spec import LIBRARIES, Grants
 
@@ -70,9 +70,9 @@ def _node(text: str) -> tuple[str, str]:
     try:
         mode = os.stat(host_path).st_mode
     except OSError as error:
-        raise UsageError(f"no such device: {one_line(host_path)!r}") from error
+        raise UsageError(f"no such device: {quoted(host_path)}") from error
     if not stat.S_ISCHR(mode) and not stat.S_ISBLK(mode):
-        raise UsageError(f"{one_line(host_path)!r} is no device")
+        raise UsageError(f"{quoted(host_path)} is no device")
     return host_path, container_path or host_path
 
 
@@ -89,13 +89,13 @@ def _find_cdi(wanted: list[str], folders: tuple[str, ...], grants: Grants) -> No
         kind, equals, device = name.partition("=")
         if not equals or "/" not in kind or not device:
             raise UsageError(
-                f"not a device: {one_line(name, limit=80)!r}",
+                f"not a device: {quoted(name, limit=80)}",
                 hint="write VENDOR/CLASS=NAME, or the path of a node in /dev",
             )
         if name not in known:
             names = ", ".join(sorted(known)[:20]) or "none"
             raise UsageError(
-                f"no CDI device {one_line(name, limit=80)!r} in {', '.join(folders)}",
+                f"no CDI device {quoted(name, limit=80)} in {', '.join(folders)}",
                 hint=f"these are there: {names}; more folders with --cdi-dirs",
             )
         document, entry = known[name]

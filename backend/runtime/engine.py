@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from backend.errors import LaunchError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.runtime.host import find_program
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _named(wanted: str, identity: Identity) -> Engine:
     path = os.path.abspath(wanted) if "/" in wanted else find_program(wanted)
     if not path or not os.access(path, os.X_OK) or not os.path.isfile(path):
         raise LaunchError(
-            f"no OCI runtime called {one_line(wanted, limit=100)!r} on this host",
+            f"no OCI runtime called {quoted(wanted, limit=100)} on this host",
             why="it is not on PATH, or cannot be executed",
             hint="leave out --runtime, or name another: crun, runc, builtin",
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from backend.errors import LaunchError
-from backend.escape import one_line
+from backend.escape import quoted
 
 IdMap = tuple[tuple[int, int, int], ...]
 """Entries of (inside, outside, count), as in ``/proc/PID/uid_map``."""
@@ -155,7 +155,7 @@ def resolve_user(spec: str, passwd: bytes, group: bytes) -> User:
     row = _find(users, wanted)
     if row is None and not _is_id(wanted):
         raise LaunchError(
-            f"the image has no user {one_line(wanted, limit=60)!r}",
+            f"the image has no user {quoted(wanted, limit=60)}",
             why="its USER, or --user, names somebody who is not in its /etc/passwd",
             hint="give a number: --user UID[:GID]",
         )
@@ -173,7 +173,7 @@ def _group_id(groups: list[list[str]], wanted: str) -> int:
     row = _find(groups, wanted)
     if row is None and not _is_id(wanted):
         raise LaunchError(
-            f"the image has no group {one_line(wanted, limit=60)!r}",
+            f"the image has no group {quoted(wanted, limit=60)}",
             why="its USER, or --user, names a group that is not in its /etc/group",
             hint="give a number: --user UID:GID",
         )

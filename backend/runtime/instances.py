@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from backend.errors import ExistsError, LaunchError, NotFoundError, UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _MAX_RECORD = 4 << 20
@@ -106,7 +106,7 @@ def reserve(name: str) -> tuple[str, str]:
         ExistsError: A container of that name runs.
     """
     if name and not _NAME.fullmatch(name):
-        raise UsageError(f"not a name for a container: {one_line(name, limit=80)!r}")
+        raise UsageError(f"not a name for a container: {quoted(name, limit=80)}")
     for wanted in [name] if name else _suggestions():
         folder = f"{home()}/{wanted}"
         if not os.path.exists(folder) or not _read(folder).is_running:
@@ -154,7 +154,7 @@ def find_instance(name: str, *, running: bool) -> Instance:
             return found
     names = ", ".join(one.record.name for one in list_instances()) or "none"
     raise NotFoundError(
-        f"no container called {one_line(name, limit=80)!r} runs", hint=f"these do: {names}"
+        f"no container called {quoted(name, limit=80)} runs", hint=f"these do: {names}"
     )
 
 

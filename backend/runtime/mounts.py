@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,7 +220,7 @@ def check_home(text: str) -> str:
     """
     source, colon, target = text.rpartition(":")
     if text and not target.startswith("/"):
-        raise UsageError(f"--home takes an absolute path, not {one_line(target)!r}")
+        raise UsageError(f"--home takes an absolute path, not {quoted(target)}")
     if colon and not os.path.isdir(source):
-        raise UsageError(f"no such folder for --home: {one_line(source)!r}")
+        raise UsageError(f"no such folder for --home: {quoted(source)}")
     return text

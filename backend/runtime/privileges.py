@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.runtime.capabilities import DEFAULT, NAMES
 from backend.runtime.spec import Privileges
 
@@ -63,12 +63,10 @@ def _filter(wanted: str, capabilities: frozenset[str]) -> dict[str, Any] | None:
         with open(wanted, "rb") as file:
             profile = json.loads(file.read(_MAX_PROFILE))
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"cannot read the seccomp profile {one_line(wanted)!r}: {error}"
-        ) from error
+        raise UsageError(f"cannot read the seccomp profile {quoted(wanted)}: {error}") from error
     if not isinstance(profile, dict) or "defaultAction" not in profile:
         raise UsageError(
-            f"{one_line(wanted)!r} is no seccomp profile",
+            f"{quoted(wanted)} is no seccomp profile",
             hint="it takes the form of linux.seccomp in the OCI runtime specification",
         )
     return profile

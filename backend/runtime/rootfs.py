@@ -10,6 +10,7 @@ import os
 import stat
 
 from backend.errors import ExitCode, LaunchError
+from backend.escape import quoted
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ def prepare(root: str, wanted: Rootfs) -> None:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status == _NOT_FOUND:
         raise LaunchError(
-            f"{wanted['program']!r} is not in the image",
+            f"{quoted(wanted['program'])} is not in the image",
             why=f"it is no file there, and in no folder of PATH={wanted['path']}",
             hint="see what there is: sifdeck exec IMAGE ls /bin",
             status=ExitCode.COMMAND_NOT_FOUND,
         )
     if status == _CANNOT_EXECUTE:
         raise LaunchError(
-            f"{wanted['program']!r} in the image cannot be executed",
+            f"{quoted(wanted['program'])} in the image cannot be executed",
             why="it is a folder, or has no permission to execute",
             status=ExitCode.CANNOT_EXECUTE,
         )

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, TypedDict
 
 from backend.errors import LaunchError, UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.runtime import host
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _data(path: str) -> Source:
         raise UsageError(
             f"only single layer data containers are supported, found {len(layers)} layers"
         )
-    raise UsageError(f"{one_line(path)!r} is neither a data container nor a squashfs")
+    raise UsageError(f"{quoted(path)} is neither a data container nor a squashfs")
 
 
 def _overlay(overlay: Overlay) -> tuple[Source | None, Upper | None]:
@@ -116,7 +116,7 @@ def _overlay(overlay: Overlay) -> tuple[Source | None, Upper | None]:
     if os.path.isdir(path):
         if not overlay.read_only:
             if not os.access(path, os.W_OK):
-                raise UsageError(f"cannot write to {one_line(path)!r}", hint="add :ro to it")
+                raise UsageError(f"cannot write to {quoted(path)}", hint="add :ro to it")
             return None, {"path": path, "offset": -1}
         upper = f"{path}/upper"
         source = upper if os.path.isdir(upper) else path
@@ -128,7 +128,7 @@ def _overlay(overlay: Overlay) -> tuple[Source | None, Upper | None]:
         if overlay.read_only:
             return {"kind": "ext3", "path": path, "offset": 0, "text": ""}, None
         return None, {"path": path, "offset": 0}
-    raise UsageError(f"an overlay is a folder, a squashfs or ext3; {one_line(path)!r} is none")
+    raise UsageError(f"an overlay is a folder, a squashfs or ext3; {quoted(path)} is none")
 
 
 def _kind(path: str) -> str:

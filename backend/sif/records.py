@@ -14,6 +14,7 @@ from enum import IntEnum
 from uuid import UUID
 
 from backend.errors import FormatError
+from backend.escape import quoted
 from backend.oci.digest import Digest, parse_digest
 
 MAGIC = b"SIF_MAGIC\0"
@@ -169,7 +170,8 @@ def parse_header(data: bytes) -> Header:
         raise FormatError("not a SIF file: the magic is missing", offset=32)
     launch, _, version, code, uuid, *numbers = _HEADER.unpack_from(data)
     if version != VERSION.encode() + b"\0":
-        raise FormatError(f"a SIF file of version {version!r}; we read version 01", offset=42)
+        named = quoted(version.partition(b"\0")[0].decode("latin-1"))
+        raise FormatError(f"a SIF file of version {named}; we read version 01", offset=42)
     created, modified, free, total, table_offset, table_size, data_offset, data_size = numbers
     return Header(
         launch=launch.partition(b"\0")[0],

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from backend.errors import NetworkError, NotFoundError, UsageError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.events import Phase
 from backend.registry.transport import failure, translated
 
@@ -68,4 +68,4 @@ def _address() -> tuple[httpx.AsyncHTTPTransport, str]:
         return httpx.AsyncHTTPTransport(uds=rest), "http://docker-daemon"
     if scheme in {"tcp", "http"}:
         return httpx.AsyncHTTPTransport(), f"http://{rest}"
-    raise UsageError(f"DOCKER_HOST is {one_line(host)!r}; unix:// and tcp:// are understood")
+    raise UsageError(f"DOCKER_HOST is {quoted(host)}; unix:// and tcp:// are understood")

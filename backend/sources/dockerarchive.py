@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backend.errors import FormatError, NotFoundError
-from backend.escape import one_line
+from backend.escape import one_line, quoted
 from backend.oci import media
 from backend.oci.digest import Digest, digest_of
 from backend.oci.image import Descriptor, Manifest
@@ -135,7 +135,7 @@ def _layer_type(region: Region) -> str:
 
 
 def _lacking(name: str) -> FormatError:
-    return FormatError(f"the archive lacks {one_line(name, limit=120)!r}")
+    return FormatError(f"the archive lacks {quoted(name, limit=120)}")
 
 
 def _tags(image: Node) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from backend.errors import UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 
 Name = Literal["gzip", "xz", "lz4", "zstd"]
 Buffer = bytes | bytearray | memoryview
@@ -96,11 +96,11 @@ def parse_compression(text: str) -> Compression:
         if level.isascii() and level.isdigit() and low <= int(level) <= high:
             return Compression(known, int(level))
         raise UsageError(
-            f"{known} has no level {one_line(level, limit=20)!r}",
+            f"{known} has no level {quoted(level, limit=20)}",
             hint=f"choose {known}:{low} to {known}:{high}",
         )
     raise UsageError(
-        f"no compressor is called {one_line(name, limit=40)!r}",
+        f"no compressor is called {quoted(name, limit=40)}",
         hint=f"choose one of {', '.join(_LEVELS)}, with a level if you like: zstd:3",
     )
 

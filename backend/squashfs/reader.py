@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from backend.errors import FormatError
-from backend.escape import one_line
+from backend.escape import quoted
 from backend.squashfs.inode import NO_FRAGMENT, Kind
 from backend.squashfs.nodes import NO_XATTRS, InodeTable, Node
 from backend.squashfs.storage import METADATA_BLOCK, STORED_BLOCK, Storage
@@ -281,7 +281,7 @@ def _parse_listing(data: bytes) -> Iterator[tuple[bytes, int]]:
             end = at + _ENTRY.size + size + 1
             name = data[at + _ENTRY.size : end]
             if size >= MAX_NAME or end > len(data) or _is_unfit(name):
-                raise FormatError(f"a directory has an entry called {one_line(repr(name))}")
+                raise FormatError(f"a directory has an entry called {quoted(os.fsdecode(name))}")
             yield name, block << 16 | offset
             at = end
 
