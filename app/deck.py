@@ -26,7 +26,17 @@ from textual.worker import WorkerCancelled
 from app import clipboard
 from app.board import Board
 from app.commands import BY_ID, check_keys
-from app.forms import WINDOW, build_form, custom_form, pull_form, pulls_form, run_form
+from app.driver import QuietDriver
+from app.forms import (
+    WINDOW,
+    after,
+    build_form,
+    custom_form,
+    pull_form,
+    pulls_form,
+    run_form,
+    waiting,
+)
 from app.handover import open_window, run_foreground
 from app.keysheet import help_lines
 from app.lifeline import watch_terminal
@@ -37,12 +47,15 @@ from app.requests import (
     CopyRequested,
     CustomRequested,
     JobRequested,
+    JobsRequested,
     LoginRequested,
+    RepositoryRequested,
     RetryRequested,
     RunRequested,
 )
 from app.screens.filtering import FilterScreen
 from app.screens.view import ViewScreen, bindings
+from app.sheet import Sheet
 from app.themes import THEMES, choose_theme
 from app.trouble import Trouble, trouble_of
 from backend.errors import BackendError, ToolError
@@ -54,17 +67,16 @@ from backend.program import OURSELVES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from textual.driver import Driver
     from textual.screen import Screen
 
     from app.commands import CommandLine
     from app.desk import Desk
     from app.forms import Form
-    from backend.jobs.record import JobKind
 
 _BEAT_S = 1.0
 """Seconds between two looks at the jobs while some run and nothing happens."""
-_COMMAND_S = 60.0
-"""Seconds that a command may take which is no job."""
+_LOGIN_S = 60.0
 _NOTICES = 200
 _MOUSE_MODES = (1000, 1002, 1003, 1006)
 
@@ -116,6 +128,7 @@ class Deck(App[int]):
         for one in THEMES:
             self.register_theme(one)
         self.theme = theme or choose_theme()
+        self.stylesheet = Sheet(variables=self.get_css_variables())
         self.set_keymap(desk.config.keys)
         self.animation_level = "none"
         self.set_class(desk.config.glyphs == "ascii", "-ascii")
@@ -126,6 +139,11 @@ class Deck(App[int]):
     def get_default_screen(self) -> Screen[Any]:
         """Return the screen that is shown first."""
         return self._maker("images")()
+
+    def get_driver_class(self) -> type[Driver]:
+        """Return our driver for terminals; another when the environment asks for it."""
+        chosen = super().get_driver_class()
+        return QuietDriver if issubclass(QuietDriver, chosen) else chosen
 
     # Life
 
@@ -370,10 +388,8 @@ class Deck(App[int]):
     def action_pull(self) -> None:
         """Ask what to pull."""
         references = self.screen.pulls() if isinstance(self.screen, ViewScreen) else ()
-        if len(references) > 1:
-            self._ask_for_all(references)
-        else:
-            self._ask(pull_form("".join(references)))
+        several = len(references) > 1
+        self._ask(pulls_form(references) if several else pull_form("".join(references)))
 
     def action_build(self) -> None:
         """Ask what to build."""
@@ -385,32 +401,32 @@ class Deck(App[int]):
 
     @work(group="dialog")
     async def _ask(self, form: Form) -> None:
-        """Show a form; its command becomes a job."""
+        """Show a form; its commands become jobs."""
         from app.dialogs.fill import FillDialog
 
+        form = waiting(form, [row.job.number for row in self.board.active])
         answers = await self.push_screen_wait(FillDialog(form))
         if answers is not None:
-            command = form.compose(answers)
-            self._start_job(command, title=answers.get(form.about) or command.argv[-1])
+            await self._start_jobs(form.jobs(answers), after(answers))
 
+    @on(JobsRequested)
     @work(group="dialog")
-    async def _ask_for_all(self, references: Sequence[str]) -> None:
-        """Show one form for several pulls; each becomes a job."""
-        from app.dialogs.fill import FillDialog
+    async def _jobs_requested(self, event: JobsRequested) -> None:
+        await self._start_jobs(event.commands)
 
-        screen, form = self.screen, pulls_form(references)
-        answers = await self.push_screen_wait(FillDialog(form))
-        if answers is None:
-            return
-        for reference in references:
-            self._start_job(form.compose({**answers, "reference": reference}), title=reference)
-        if isinstance(screen, FilterScreen):
-            screen.roster.clear_marks()
+    async def _start_jobs(
+        self, commands: Sequence[tuple[str, CommandLine]], waits_for: int | None = None
+    ) -> None:
+        for title, command in commands:
+            await self._start_job(command, title, waits_for)
+        if len(commands) > 1 and isinstance(self.screen, FilterScreen):
+            self.screen.roster.clear_marks()
 
-    def _start_job(self, command: CommandLine, *, title: str) -> None:
-        kind: JobKind = "build" if command.argv[0] == "build" else "network"
+    async def _start_job(self, command: CommandLine, title: str, waits_for: int | None) -> None:
+        waits = () if waits_for is None else (waits_for,)
+        start = partial(self.desk.jobs.start, command.argv, title=title, after=waits)
         try:
-            job = self.desk.jobs.start(command.argv, title=title, kind=kind)
+            job = await asyncio.to_thread(start)  # it takes until a process is on its own
         except BackendError as error:
             self._show(trouble_of(error, str(command)))
         else:
@@ -418,9 +434,10 @@ class Deck(App[int]):
             self._look()
 
     @on(RetryRequested)
-    def _retry(self, event: RetryRequested) -> None:
+    @work(group="dialog")
+    async def _retry(self, event: RetryRequested) -> None:
         try:
-            job = self.desk.jobs.retry(event.job)
+            job = await asyncio.to_thread(self.desk.jobs.retry, event.job)
         except BackendError as error:
             self._show(trouble_of(error, f"retry job {event.job}"))
         else:
@@ -440,7 +457,7 @@ class Deck(App[int]):
                 return
         try:
             argv = (*OURSELVES, *event.command.argv)
-            printed = await run_tool(argv, timeout_s=_COMMAND_S)
+            printed = await run_tool(argv, timeout_s=event.timeout_s)
         except ToolError as error:
             self._show(_explained(error, str(event.command)))
         else:
@@ -450,6 +467,12 @@ class Deck(App[int]):
             else:
                 self.notify(event.done)
         self.action_refresh()
+
+    @on(RepositoryRequested)
+    async def _show_repository(self, event: RepositoryRequested) -> None:
+        await self.switch_mode("registries")
+        if isinstance(self.screen, ViewScreen):
+            self.screen.go_to(event.name)
 
     @on(LoginRequested)
     @work(group="dialog")
@@ -463,7 +486,7 @@ class Deck(App[int]):
         command = event.form.compose(answers)
         argv = (*OURSELVES, *command.argv)
         try:
-            await run_tool(argv, timeout_s=_COMMAND_S, stdin=f"{answers['password']}\n".encode())
+            await run_tool(argv, timeout_s=_LOGIN_S, stdin=f"{answers['password']}\n".encode())
         except ToolError as error:
             self._show(_explained(error, str(command)))
         else:
