@@ -100,7 +100,9 @@ def write_image(
             _keep(image, writer, compression, report)
         else:
             _squash(image, writer, compression, report)
-        return writer.finish(functools.partial(convert_documents, image.source))
+        return writer.finish(
+            functools.partial(convert_documents, image.source, compression=str(compression))
+        )
 
 
 def write_native_image(

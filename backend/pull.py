@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from backend.assembly import Assembly
     from backend.oci import source as oci
+    from backend.oci.digest import Digest
     from backend.oci.image import Descriptor
     from backend.oci.source import RemoteImage
     from backend.reference import Reference
@@ -65,7 +66,7 @@ _PLAIN = frozenset({media.OCI_LAYER, media.DOCKER_LAYER})
 _LEAST_OF_PACKED, _LEAST_OF_TAR = 0.8, 0.3
 """What a squashed layer has of the source's bytes, at the least as a rule."""
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised when the same source and options would give other bytes than before."""
 
 
@@ -83,6 +84,7 @@ class PullOptions:
         access: How to get at registries.
         cache: The cache's folder.
         shared_cache: One more, whose conversions are used and which is never written to.
+        recorded: What the file says of its source, where that is not what is asked for.
     """
 
     platform: Platform = field(default_factory=host_platform)
@@ -94,6 +96,7 @@ class PullOptions:
     access: Access = field(default_factory=Access)
     cache: Path = field(default_factory=cache_home)
     shared_cache: Path | None = field(default_factory=shared_cache)
+    recorded: str = ""
 
     def key(self, digest: str) -> str:
         """Return the name under which the conversion of ``digest`` is kept in the cache."""
@@ -135,7 +138,7 @@ def pull_image(
         converted = None if options.native else _find_converted(options, image.digest)
         if converted:
             return _copy_converted(converted, download, target, options)
-        return _convert(download, _recorded_name(reference), target, options)
+        return _convert(download, _recorded_name(reference, options), target, options)
 
 
 @contextlib.contextmanager
@@ -360,9 +363,9 @@ def _known_image(reference: Reference, options: PullOptions) -> Path | None:
     return _find_converted(options, image.digest)
 
 
-def _recorded_name(reference: Reference) -> str:
+def _recorded_name(reference: Reference, options: PullOptions) -> str:
     """Return what the file says of its source; a path on this machine says nothing elsewhere."""
-    return str(reference) if reference.is_remote else ""
+    return options.recorded or (str(reference) if reference.is_remote else "")
 
 
 def _resolved(image: RemoteImage) -> events.Resolved:
@@ -424,7 +427,9 @@ def _copy_converted(
     download.begin(layers=False)
     image = read_ocisif(converted)
     documents = functools.partial(
-        convert_documents, _source(download, _recorded_name(download.reference))
+        convert_documents,
+        _source(download, _recorded_name(download.reference, options)),
+        compression=str(options.compression),
     )
     with (
         OciSifWriter(target, layer_count=len(image.layers), overwrite=options.overwrite) as writer,
@@ -455,4 +460,11 @@ def _source(download: _Download, name: str) -> Source:
         media_type=image.media_type,
         raw_config=download.config(),
         reference=name,
+        local=_local_name(download.reference, image.digest),
     )
+
+
+def _local_name(reference: Reference, digest: Digest) -> tuple[str, str]:
+    """Return agent and name for a definition file: ``oci``, ``sha256:...``."""
+    is_named = reference.transport == "docker-daemon"
+    return reference.transport, str(reference).partition(":")[2] if is_named else digest

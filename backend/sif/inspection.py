@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.errors import FormatError
@@ -217,13 +217,23 @@ def _inspect_native(sif: SifFile) -> Inspection:
         raw_config=section,
         labels=labels,
         layers=tuple(_partition(sif, one) for one in sif.of_kind(DataType.PARTITION)),
-        provenance=Provenance(reference=labels.get(_FROM, "")),
+        provenance=_native_provenance(labels),
         attributes=attributes,
         signatures=len(sif.of_kind(DataType.SIGNATURE)),
     )
 
 
-_FROM = "org.label-schema.usage.singularity.deffile.from"
+_DEFINITION = "org.label-schema.usage.singularity.deffile."
+_REGISTRIES = frozenset({"docker", "oras", "library"})
+"""Bootstrap agents whose names are references after two slashes."""
+
+
+def _native_provenance(labels: Mapping[str, str]) -> Provenance:
+    agent, name = (labels.get(_DEFINITION + key, "") for key in ("bootstrap", "from"))
+    reference = name
+    if agent and name:
+        reference = f"{agent}:{'//' * (agent in _REGISTRIES)}{name}"
+    return replace(read_provenance(labels), reference=reference)
 
 
 def _native_config(sif: SifFile, section: dict[str, Any]) -> ImageConfig:

@@ -24,6 +24,7 @@ from backend.oci.json import dump, load
 from backend.reference import parse
 from backend.sif.inspection import CONFIG_NAME, METADATA_NAME
 from backend.sif.ocisif import WrittenImage
+from backend.sif.provenance import COMPRESSION, SOURCE_DIGEST, origin_of
 from backend.sif.records import (
     PARTITION_ALIGNMENT,
     DataType,
@@ -95,8 +96,8 @@ def write_native(  # noqa: PLR0913  (a source, a target, and how to get from one
         SpaceError: The disk is full.
     """
     config = parse_config(source.raw_config)
-    definition = _definition(source.reference)
-    labels = _labels(config, source.reference, created)
+    definition = _definition(source)
+    labels = _labels(config, source, created) | {COMPRESSION: str(compression)}
     files = _files(config, definition, labels)
     section = load(source.raw_config, "the image configuration").get("config")
     digest = digest_of(source.raw_manifest)
@@ -121,23 +122,23 @@ def write_native(  # noqa: PLR0913  (a source, a target, and how to get from one
         return WrittenImage(path=target, digest=digest, size=writer.end)
 
 
-def _definition(reference: str) -> str:
-    bootstrap, name = _origin(reference)
+def _definition(source: Source) -> str:
+    bootstrap, name = _origin(source)
     return f"bootstrap: {bootstrap}\nfrom: {name}\n\n"
 
 
-def _origin(reference: str) -> tuple[str, str]:
-    """Return a reference in the words of a definition file: where it is, and its name there."""
-    if not reference:
-        return "docker", "unknown"
-    parsed = parse(reference)
-    text = str(parsed)
-    name = text.partition("://")[2] or text.partition(":")[2] or text
-    return parsed.transport, name.replace("\n", " ")
+def _origin(source: Source) -> tuple[str, str]:
+    """Return in the words of a definition file where an image is from, and its name there."""
+    reference = origin_of(source).reference
+    bootstrap, name = source.local
+    if reference:
+        parsed = parse(reference)
+        bootstrap, name = parsed.transport, str(parsed).partition("://")[2]
+    return bootstrap, name.replace("\n", " ")
 
 
-def _labels(config: ImageConfig, reference: str, created: int) -> dict[str, str]:
-    bootstrap, name = _origin(reference)
+def _labels(config: ImageConfig, source: Source, created: int) -> dict[str, str]:
+    bootstrap, name = _origin(source)
     return {
         **config.labels,
         f"{_SCHEMA}schema-version": "1.0",
@@ -145,6 +146,7 @@ def _labels(config: ImageConfig, reference: str, created: int) -> dict[str, str]
         f"{_SCHEMA}build-arch": config.platform.architecture,
         f"{_SCHEMA}usage.singularity.deffile.bootstrap": bootstrap,
         f"{_SCHEMA}usage.singularity.deffile.from": name,
+        SOURCE_DIGEST: origin_of(source).digest,
     }
 
 

@@ -4,8 +4,9 @@ What SingularityCE does is done here too, so that either program reads the other
 ``rootfs.diff_ids`` are the digests of the squashfs layers, the media types of manifest and
 configuration stay those of the source, and one history entry has the comment ``oci-sif
 created from HEX``.  Beyond that nothing is lost: keys of the configuration that we do not
-know stay, history stays, annotations stay, and three annotations on the manifest say where
-the image comes from.  No clock and no chance: the same source gives the same bytes.
+know stay, history stays, annotations stay, and four annotations on the manifest say where
+the image comes from and how it was made.  No clock and no chance: the same source gives the
+same bytes.
 
 Annotations (``org.opencontainers.image`` has no names for these; its ``base.*`` speaks of
 the image that the source itself was built on, and stays as the source has it):
@@ -14,6 +15,8 @@ the image that the source itself was built on, and stays as the source has it):
 * ``dev.sifdeck.source.digest``: of the source's manifest
 * ``dev.sifdeck.source.layers``: a JSON array, base first, of the source's layers, each with
   ``mediaType``, ``size`` and ``digest`` as in its manifest and ``diffID`` as in its configuration
+* ``dev.sifdeck.compression``: of the squashfs blocks, ``zstd:3``; the file system itself has no
+  place for the level of every compressor
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 SOURCE_REFERENCE = "dev.sifdeck.source.reference"
 SOURCE_DIGEST = "dev.sifdeck.source.digest"
 SOURCE_LAYERS = "dev.sifdeck.source.layers"
+COMPRESSION = "dev.sifdeck.compression"
 
 COMMENT = "oci-sif created from "
 """How SingularityCE's history comment starts; the source manifest's hex digits follow."""
@@ -50,12 +54,18 @@ class Source:
         media_type: Of the manifest, as received; used where it does not say.
         raw_config: As received.
         reference: Where it is from; empty leaves that annotation out.
+        local: Of an image on this machine: the bootstrap agent that a definition file has for
+            it, and its digest; a path says nothing elsewhere, and would make other bytes there.
+        is_converted: It was made of another image, and is only stored anew: what it says of
+            its own source stays.
     """
 
     raw_manifest: bytes
     raw_config: bytes
     media_type: str = ""
     reference: str = ""
+    local: tuple[str, str] = ("", "")
+    is_converted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +101,18 @@ class Provenance:
         reference: Empty when it does not say.
         digest: Of the source's manifest; empty when it does not say.
         layers: Of the source, base first.
+        compression: Of the squashfs blocks, ``zstd:3``; empty when it does not say.
     """
 
     reference: str = ""
     digest: str = ""
     layers: tuple[SourceLayer, ...] = ()
+    compression: str = ""
 
 
-def convert_documents(source: Source, layers: Sequence[Descriptor]) -> Documents:
+def convert_documents(
+    source: Source, layers: Sequence[Descriptor], *, compression: str = ""
+) -> Documents:
     """Return the documents of ``source`` when its content is stored as ``layers``.
 
     A source whose layers are stored as they are keeps its documents to the byte, and so its
@@ -107,6 +121,7 @@ def convert_documents(source: Source, layers: Sequence[Descriptor]) -> Documents
     Args:
         source: The image that was converted.
         layers: What the SIF file holds, base first: one squashed layer, or one for each.
+        compression: Of their blocks, for the annotation; empty leaves it out.
 
     Raises:
         FormatError: The source's documents are no manifest and configuration.
@@ -126,7 +141,8 @@ def convert_documents(source: Source, layers: Sequence[Descriptor]) -> Documents
             Descriptor(media_type=layer.media_type, size=layer.size, digest=layer.digest)
             for layer in layers
         ),
-        annotations={**manifest.annotations, **_annotations(source, manifest)},
+        annotations=_annotations(source, manifest)
+        | ({COMPRESSION: compression} if compression else {}),
         artifact_type=manifest.artifact_type,
     )
     return Documents(config=config, manifest=dump(converted.to_json()))
@@ -142,7 +158,14 @@ def read_provenance(annotations: Mapping[str, str]) -> Provenance:
         reference=annotations.get(SOURCE_REFERENCE, ""),
         digest=annotations.get(SOURCE_DIGEST, ""),
         layers=layers,
+        compression=annotations.get(COMPRESSION, ""),
     )
+
+
+def origin_of(source: Source) -> Provenance:
+    """Return what is going to be recorded of where ``source`` is from."""
+    manifest = parse_manifest(source.raw_manifest, source.media_type)
+    return read_provenance(_annotations(source, manifest))
 
 
 def _same_layers(manifest: Manifest, layers: Sequence[Descriptor]) -> bool:
@@ -177,6 +200,9 @@ def _convert_history(
 
 
 def _annotations(source: Source, manifest: Manifest) -> dict[str, str]:
+    """Return the annotations of the source, with what it is in place of what it was made of."""
+    if source.is_converted and SOURCE_DIGEST in manifest.annotations:
+        return _without(manifest.annotations, {COMPRESSION})
     diff_ids = parse_config(source.raw_config).diff_ids
     known = len(diff_ids) == len(manifest.layers)
     layers = [
@@ -185,10 +211,17 @@ def _annotations(source: Source, manifest: Manifest) -> dict[str, str]:
         for i, layer in enumerate(manifest.layers)
     ]
     reference = {SOURCE_REFERENCE: source.reference} if source.reference else {}
-    return reference | {
+    kept = _without(manifest.annotations, {SOURCE_REFERENCE, COMPRESSION})
+    return {
+        **kept,
+        **reference,
         SOURCE_DIGEST: digest_of(source.raw_manifest),
         SOURCE_LAYERS: dump(layers).decode(),
     }
+
+
+def _without(annotations: Mapping[str, str], names: set[str]) -> dict[str, str]:
+    return {name: text for name, text in annotations.items() if name not in names}
 
 
 def _parse_layers(text: str) -> tuple[SourceLayer, ...]:

@@ -21,9 +21,11 @@ from backend.reference import parse
 from backend.sif.comparison import compare
 from backend.sif.contents import ImageTree
 from backend.sif.file import SifFile
+from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import image_of, read_ocisif
-from backend.sif.provenance import SOURCE_REFERENCE, read_provenance
+from backend.sif.provenance import COMPRESSION
 from backend.sif.records import DataType
+from backend.sif.text import TYPES
 from backend.squashfs.compression import parse_compression
 from backend.squashfs.reader import SquashfsReader
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from backend.events import Report
     from backend.pull import PullOptions
     from backend.sif.comparison import Change
+    from backend.sif.inspection import Inspection
     from backend.sif.ocisif import OciSif
     from backend.squashfs.compression import Compression
 
@@ -107,7 +110,7 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
 
     Args:
         path: The image.
-        options: How to get at the registry; platform and compression are the image's own.
+        options: How to get at the registry; what is made is what the image is.
         report: Gets the events of the pull.
 
     Raises:
@@ -117,8 +120,8 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
     """
     from backend.pull import pull_image  # brings the whole registry client along
 
-    image = read_ocisif(path)
-    source = read_provenance(image.manifest.annotations)
+    found = inspect_file(path)
+    source = found.provenance
     if not source.reference or not source.digest:
         raise UsageError(
             f"{one_line(str(path))} does not say where it is from",
@@ -129,30 +132,55 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
         folder = Path(name)
         again = dataclasses.replace(
             options,
-            platform=image.config.platform,
-            compression=compression_of(image),
-            keep_layers=len(image.layers) > 1,
+            platform=found.config.platform,
+            compression=compression_of(found),
+            native=found.kind == "sif",
+            keep_layers=found.kind == "oci-sif" and len(found.layers) > 1,
             cache=folder / "cache",
             shared_cache=None,
+            recorded=source.reference,
         )
         made = pull_image(reference, folder / "again.sif", again, report).path
-        differences = _differences(image, read_ocisif(made))
+        differences = _differences(found, inspect_file(made))
         changes = _changed_files(made, path) if differences else ()
     return SourceCheck(reference=str(reference), differences=differences, changes=changes)
 
 
-def compression_of(image: OciSif) -> Compression:
-    """Return how the first layer of an image is compressed.
+def compression_of(found: Inspection) -> Compression:
+    """Return how an image is compressed: as it says, or as its first file system shows.
 
-    The level is in it for gzip and zstd; for the others it is taken to be the default.
+    A file system holds the level of gzip and zstd; images that do not say it and are packed
+    otherwise are taken to have the default.
+
+    Raises:
+        UsageError: It says a compression that we do not have.
     """
-    with image.path.open("rb") as file:
-        reader = SquashfsReader(file, offset=image.layers[0].offset)
+    if found.provenance.compression:
+        return parse_compression(found.provenance.compression)
+    with found.path.open("rb") as file:
+        reader = SquashfsReader(file, offset=found.layers[0].offset)
         name, level = reader.superblock.compressor_name, reader.compression_level()
     return parse_compression(f"{name}:{level}" if level else name)
 
 
-def _differences(image: OciSif, again: OciSif) -> tuple[str, ...]:
+def _differences(found: Inspection, again: Inspection) -> tuple[str, ...]:
+    if found.kind == "sif":
+        return _native_differences(found.path, again.path)
+    return _oci_differences(read_ocisif(found.path), read_ocisif(again.path))
+
+
+def _native_differences(path: Path, again: Path) -> tuple[str, ...]:
+    """Compare object by object; signatures and overlays may have been added."""
+    with SifFile(path) as ours, SifFile(again) as theirs:
+        held = {one.id: (one.kind, one.name, ours.digest(one)) for one in ours.descriptors}
+        return tuple(
+            f"object {one.id}, {one.name.decode(errors='replace') or TYPES.get(one.kind, '')}"
+            for one in theirs.descriptors
+            if held.get(one.id) != (one.kind, one.name, theirs.digest(one))
+        )
+
+
+def _oci_differences(image: OciSif, again: OciSif) -> tuple[str, ...]:
     found = []
     if len(image.layers) != len(again.layers):
         found.append(f"{len(image.layers)} layers instead of {len(again.layers)}")
@@ -161,16 +189,17 @@ def _differences(image: OciSif, again: OciSif) -> tuple[str, ...]:
             found.append(f"layer {number} is {ours.digest} instead of {theirs.digest}")
     if image.raw_config != again.raw_config:
         found.append("the configuration")
-    if not found and _comparable(image) != _comparable(again):
+    if not found and not _same_manifest(image, again):
         found.append("the manifest")
     return tuple(found)
 
 
-def _comparable(image: OciSif) -> object:
-    """Return a manifest without the reference, which names a digest when it is pulled again."""
-    document = json.loads(image.raw_manifest)
-    document.get("annotations", {}).pop(SOURCE_REFERENCE, None)
-    return document
+def _same_manifest(image: OciSif, again: OciSif) -> bool:
+    """Compare manifests; one that was written before we noted the compression lacks that."""
+    ours, theirs = json.loads(image.raw_manifest), json.loads(again.raw_manifest)
+    if COMPRESSION not in image.manifest.annotations:
+        theirs.get("annotations", {}).pop(COMPRESSION, None)
+    return bool(ours == theirs)
 
 
 def _changed_files(expected: Path, actual: Path) -> tuple[Change, ...]:

@@ -65,7 +65,11 @@ def opened_folder(folder: Path) -> Assembly:
     described = Descriptor(media_type=media.OCI_CONFIG, digest=digest_of(config), size=len(config))
     manifest = Manifest(media_type=media.OCI_MANIFEST, config=described, layers=(layer,))
     return Assembly(
-        source=Source(raw_manifest=dump(manifest.to_json()), raw_config=config),
+        source=Source(
+            raw_manifest=dump(manifest.to_json()),
+            raw_config=config,
+            local=("localimage", "a folder"),
+        ),
         layers=manifest.layers,
         open_layer=lambda _: io.BufferedReader(
             GeneratedFile(tar_chunks(FolderReader(folder), is_layer=False)), _CHUNK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backend.assembly import Assembly
@@ -18,7 +19,7 @@ from backend.oci.json import dump
 from backend.sif.contents import ImageTree
 from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import read_ocisif
-from backend.sif.provenance import Source
+from backend.sif.provenance import SOURCE_DIGEST, SOURCE_REFERENCE, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,9 @@ def opened_sif(path: Path, *, as_tar: bool) -> Iterator[Assembly]:
     found = inspect_file(path)
     if found.kind == "data":
         raise UsageError(f"{one_line(str(path))} is a data container, no image")
-    source = _native_source(found) if found.kind == "sif" else _oci_source(path)
+    made = _native_source(found) if found.kind == "sif" else _oci_source(path)
+    local = ("localimage", digest_of(made.raw_manifest))
+    source = replace(made, local=local, is_converted=True)
     with ImageTree(path) as tree:
         if tree.has_overlay:
             raise UsageError(
@@ -99,8 +102,13 @@ def _native_source(found: Inspection) -> Source:
     )
     described = Descriptor(media_type=media.OCI_CONFIG, digest=digest_of(config), size=len(config))
     layer = Descriptor(media_type=media.OCI_LAYER, digest=_ANY, size=0)
+    origin = found.provenance
+    known = {SOURCE_REFERENCE: origin.reference, SOURCE_DIGEST: origin.digest}
     manifest = Manifest(
-        media_type=media.OCI_MANIFEST, config=described, layers=(layer,) * len(found.layers)
+        media_type=media.OCI_MANIFEST,
+        config=described,
+        layers=(layer,) * len(found.layers),
+        annotations=known if origin.digest and "://" in origin.reference else {},
     )
     return Source(raw_manifest=dump(manifest.to_json()), raw_config=config)
 

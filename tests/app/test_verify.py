@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app.cli.main import main
+from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Documents
 from tests.support.images import Entry, image, layer
@@ -43,7 +44,7 @@ def test_damaged_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.registry
-@pytest.mark.parametrize("options", [["zstd:5"], ["gzip:2"], ["lz4"], ["xz", "--keep-layers"]])
+@pytest.mark.parametrize("options", [["zstd:5"], ["gzip:2"], ["lz4:3"], ["xz:1", "--keep-layers"]])
 def test_source(
     registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
@@ -71,6 +72,77 @@ def test_source(
     assert "changed /a  (content)" in text
     assert "added /evil" in text
     assert sorted(one.name for one in tmp_path.iterdir()) == ["app.sif", "forged.sif", "home"]
+
+
+@pytest.mark.registry
+def test_source_of_a_native_sif(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = image([layer(Entry(name="a", data=b"one" * 9000)), layer(Entry(name="b"))])
+    registry.push(made, "verify/native", "1")
+    path, again = tmp_path / "native.sif", tmp_path / "again.sif"
+    reference = f"docker://{registry.host}/verify/native:1"
+    pull = ["pull", "--native", "--no-https", "--compression", "xz:2", str(path), reference]
+    assert main(pull) == 0
+    assert main(["convert", "--native", "--compression", "xz:2", str(path), str(again)]) == 0
+    # What is added afterwards changes nothing of what was pulled.
+    assert main(["sif", "add", str(path), str(__file__), "--datatype", "7"]) == 0
+    capsys.readouterr()
+    assert main(["verify", "--source", "--no-https", str(path)]) == 0
+    assert "equal to docker://" in capsys.readouterr().out
+    assert read_native(path) == read_native(again) == (reference, made.digest, "xz:2")
+    offset = inspect_file(path).layers[0].offset
+    with path.open("r+b") as file:
+        file.seek(offset + 200)
+        file.write(b"damage")
+    assert main(["verify", "--source", "--no-https", str(path)]) == 14
+    assert "object 4, FS" in capsys.readouterr().out
+
+
+def read_native(path: Path) -> tuple[str, str, str]:
+    found = inspect_file(path).provenance
+    return found.reference, found.digest, found.compression
+
+
+@pytest.mark.registry
+def test_source_of_an_image_that_was_converted_again(registry: Registry, tmp_path: Path) -> None:
+    """What it was pulled from is still its source, not the file in between."""
+    made = image([layer(Entry(name="a")), layer(Entry(name="b"))], config={"Cmd": ["sh"]})
+    registry.push(made, "verify/twice", "1")
+    kept, squashed = tmp_path / "kept.sif", tmp_path / "squashed.sif"
+    reference = f"docker://{registry.host}/verify/twice:1"
+    assert main(["pull", "--keep-layers", "--no-https", str(kept), reference]) == 0
+    assert main(["convert", str(kept), str(squashed), "--compression", "lz4:2"]) == 0
+    found = inspect_file(squashed).provenance
+    assert (found.reference, found.digest) == (reference, made.digest)
+    assert (len(found.layers), found.compression) == (2, "lz4:2")
+    # An archive is an image with a digest of its own.
+    assert main(["convert", str(kept), f"oci:{tmp_path / 'layout'}"]) == 0
+    assert main(["convert", f"oci:{tmp_path / 'layout'}", str(tmp_path / "back.sif")]) == 0
+    back = inspect_file(tmp_path / "back.sif").provenance
+    assert back.reference == ""
+    assert back.digest not in {"", made.digest}
+
+
+@pytest.mark.registry
+def test_source_of_an_image_without_a_note_of_its_compression(
+    registry: Registry, tmp_path: Path
+) -> None:
+    """As sifdeck wrote them at first."""
+    registry.push(image([layer(Entry(name="a"))]), "verify/old", "1")
+    path, old = tmp_path / "new.sif", tmp_path / "old.sif"
+    reference = f"docker://{registry.host}/verify/old:1"
+    assert main(["pull", "--no-https", "--compression", "gzip:3", str(path), reference]) == 0
+    found = read_ocisif(path)
+    (place,) = found.layers
+    manifest = json.loads(found.raw_manifest)
+    assert manifest["annotations"].pop("dev.sifdeck.compression") == "gzip:3"
+    documents = Documents(config=found.raw_config, manifest=json.dumps(manifest).encode())
+    with OciSifWriter(old, layer_count=1) as writer:
+        with writer.layer() as out:
+            out.write(path.read_bytes()[place.offset : place.offset + place.size])
+        writer.finish(lambda _: documents)
+    assert main(["verify", "--source", "--no-https", str(old)]) == 0
 
 
 def forged(path: Path, folder: Path) -> Path:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +18,7 @@ from backend.events import ignore
 from backend.oci.platform import parse_platform
 from backend.pull import PullOptions
 from backend.reference import parse
+from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import read_ocisif
 from tests.backend.layers.model import expected
 from tests.backend.layers.test_keep import without_links
@@ -35,6 +36,11 @@ from tests.support.images import (
 )
 from tests.support.squashfs import Seen, need_root, snapshot, unsquashed
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from backend.convert import Form
+
 LAYERS = [
     [
         directory("./", 0o755, mtime=3),
@@ -49,6 +55,11 @@ LAYERS = [
             pax={"SCHILY.xattr.security.capability": "\x01\0\0\x02" + "\0" * 16},
         ),
         Entry(name="null", kind=tarfile.CHRTYPE, device=(1, 3), mode=0o666),
+        Entry(name="pipe", kind=tarfile.FIFOTYPE, mode=0o600),
+        Entry(name="noted", data=b"n", pax={"SCHILY.xattr.user.note": "a=b\n\udcff"}),
+        hardlink("old-note", "noted"),
+        Entry(name="line\nbreak \udcfe", data=b"any byte but two"),
+        Entry(name="becomes", data=b"a directory"),
     ],
     [
         directory("old", 0o710, uid=9),
@@ -56,6 +67,8 @@ LAYERS = [
         Entry(name="old/new", data=b"new\n"),
         Entry(name="bin/.wh.same"),
         symlink("link", "bin/tool"),
+        directory("becomes", 0o2750, gid=3),
+        Entry(name="becomes/full", data=b"f"),
         directory("n" * 120),
         Entry(name="n" * 120 + "/" + "ü" * 60, data=b"long", mtime=2**32 - 1),
     ],
@@ -150,33 +163,59 @@ def test_skopeo_reads_what_came_back(source: str, target: str, tmp_path: Path) -
     assert without_links(found) == without_links(expected(LAYERS))
 
 
-def test_podman_takes_what_came_back(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[list[str]]:
+    """Podman with a storage of its own; it takes no --runroot of more than 50 characters."""
     need_root()
-    if not shutil.which("podman"):
-        pytest.skip("no podman")
-    layers = [
-        busybox_layer(),
-        layer(Entry(name="etc/.wh.group"), Entry(name="hello", data=b"hi\n")),
-    ]
-    config = {"Cmd": ["/bin/cat", "/hello"]}
+    if not shutil.which("podman") or not shutil.which("runc"):
+        pytest.skip("no podman, or no runc for it")
+    with tempfile.TemporaryDirectory(prefix="pod") as short:
+        own = ["--root", str(tmp_path / "store"), "--runroot", short, "--storage-driver", "vfs"]
+        yield ["podman", *own, "--cgroup-manager", "cgroupfs"]
+
+
+@pytest.mark.parametrize(
+    ("target", "keep"), [("oci", True), ("oci-archive", False), ("docker-archive", True)]
+)
+def test_podman_has_the_same_files_and_runs_them(
+    target: Form, keep: bool, tmp_path: Path, podman: list[str]
+) -> None:
+    layers = [busybox_layer(), *(layer(*entries) for entries in LAYERS)]
+    config = {"Cmd": ["/bin/cat", "/old/new"], "User": "0"}
     write_layout(tmp_path / "origin", image(layers, config=config))
-    sif, archive = tmp_path / "kept.sif", tmp_path / "saved.tar"
-    kept = Target(form="oci-sif", path=sif)
-    convert(f"oci:{tmp_path / 'origin'}", kept, tmp_path, keep_layers=True)
-    convert(str(sif), Target(form="docker-archive", path=archive, tag="local/t:1"), tmp_path)
-    short = tmp_path_factory.mktemp("p")  # podman wants at most 50 characters
-    runroot = Path(tempfile.mkdtemp(prefix="pod"))
-    place = ["podman", "--root", str(short), "--runroot", str(runroot), "--storage-driver", "vfs"]
-    subprocess.run([*place, "load", "-q", "-i", str(archive)], check=True, capture_output=True)
-    argv = [*place, "image", "mount", "localhost/local/t:1"]
-    mounted = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
-    seen = set(os.listdir(mounted))  # noqa: PTH208
-    assert {"bin", "hello", "etc"} <= seen
-    assert not os.path.exists(f"{mounted}/etc/group")
-    subprocess.run([*place, "image", "umount", "-a"], check=True, capture_output=True)
-    shutil.rmtree(runroot)
+    sif, path = tmp_path / "image.sif", tmp_path / "loaded"
+    options = {"keep_layers": keep}
+    convert(f"oci:{tmp_path / 'origin'}", Target(form="oci-sif", path=sif), tmp_path, **options)
+    convert(str(sif), Target(form=target, path=path, tag="t:1"), tmp_path)
+    name = judge(*podman, "pull", "-q", f"{target}:{path}").split()[-1]
+    mounted = judge(*podman, "image", "mount", name)
+    found, wanted = snapshot(Path(mounted)), expected(LAYERS)
+    same = [path for path in wanted if path != b""]  # podman has its own say on the root
+    assert {path: found.get(path) for path in same} == {path: wanted[path] for path in same}
+    assert found.keys() >= {b"bin/busybox", b"etc/passwd"}
+    assert not found.keys() & {b"old/gone", b"bin/same"}
+    judge(*podman, "image", "umount", "-a")
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=4096:4096")  # none that root must raise
+    container = (*podman, "--runtime=runc", "run", "--rm", "--network=none", *limits)
+    assert judge(*container, name) == "new"
+
+
+def judge(*argv: str) -> str:
+    """Run another program and return what it prints; show what it says when it fails."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_an_archive_names_its_folders(tmp_path: Path) -> None:
+    """Apptainer makes none that has no entry before the files in it."""
+    target = tmp_path / "out.tar"
+    convert(make("oci-sif", tmp_path), Target(form="oci-archive", path=target), tmp_path)
+    with tarfile.open(target) as archive:
+        names = [member.name + "/" * member.isdir() for member in archive]
+    blobs = [name for name in names if name.startswith("blobs/") and not name.endswith("/")]
+    assert len(blobs) == len(set(names)) - 4, names  # two documents, two folders
+    assert names.index("blobs/") < names.index("blobs/sha256/") < names.index(blobs[0])
 
 
 def test_a_native_sif_and_back(tmp_path: Path) -> None:
@@ -190,6 +229,23 @@ def test_a_native_sif_and_back(tmp_path: Path) -> None:
     back = tmp_path / "back"
     convert(str(native), Target(form="oci", path=back), tmp_path)
     assert files_of(f"oci:{back}", tmp_path)[b"bin/tool"].uid == 5
+
+
+@pytest.mark.parametrize("source", ["oci", "oci-archive", "oci-sif", "sandbox"])
+def test_the_definition_of_a_native_sif_says_what_it_is_made_of(
+    source: str, tmp_path: Path
+) -> None:
+    native = tmp_path / "native.sif"
+    named = make(source, tmp_path)
+    convert(named, Target(form="sif", path=native), tmp_path)
+    agent, name = source, str(made_image().digest)
+    if source == "oci-sif":
+        agent, name = "localimage", read_ocisif(Path(named)).manifest_digest
+    elif source == "sandbox":
+        agent, name = "localimage", "a folder"
+    found = inspect_file(native)
+    assert found.attributes["deffile"] == f"bootstrap: {agent}\nfrom: {name}\n\n"
+    assert found.provenance.reference == f"{agent}:{name}"
 
 
 def test_an_oci_sif_is_stored_as_it_is(tmp_path: Path) -> None:
@@ -215,7 +271,7 @@ def test_golden_digest(tmp_path: Path) -> None:
     assert digest((tmp_path / "x").read_bytes()) == GOLDEN
 
 
-GOLDEN = "sha256:3ecb2f995417632d6ea717c277a12db63cd06eb3325fc090a24b118190a052bf"
+GOLDEN = "sha256:c1ce8856ee9a777a7ec4bec3e3fa51f5eda1724ca42cec9c8f67903085612e59"
 
 
 def test_nothing_is_overwritten_or_left_behind(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -129,7 +130,7 @@ def test_no_clock_where_the_source_has_none() -> None:
 
 def test_manifest() -> None:
     source = make_source(annotations={"org.opencontainers.image.base.name": "b", "a": "z"})
-    documents = convert_documents(source, stored(b"squashed"))
+    documents = convert_documents(source, stored(b"squashed"), compression="xz:6")
     manifest = json.loads(documents.manifest)
     layers = manifest["annotations"].pop("dev.sifdeck.source.layers")
     assert manifest == {
@@ -146,6 +147,7 @@ def test_manifest() -> None:
             "a": "z",
             "dev.sifdeck.source.reference": "docker.io/library/x:1",
             "dev.sifdeck.source.digest": digest_of(source.raw_manifest),
+            "dev.sifdeck.compression": "xz:6",
         },
     }
     assert json.loads(layers) == [
@@ -180,6 +182,21 @@ def test_source_of_another_program_is_read_back() -> None:
         digest_of(b"layer 1"),
     ]
     assert found.layers[0].diff_id == digest_of(b"layer 0")
+
+
+def test_what_an_image_says_of_its_own_source() -> None:
+    """It stays when a SIF file is stored anew, and goes when the image is a new one."""
+    first = make_source()
+    manifest = convert_documents(first, stored(b"x"), compression="xz:6").manifest
+    annotations = parse_manifest(manifest).annotations
+    again = make_source(reference="", annotations=dict(annotations))
+    new = replace(again, is_converted=True)
+    found = parse_manifest(convert_documents(new, stored(b"y"), compression="lz4:1").manifest)
+    assert found.annotations == {**annotations, "dev.sifdeck.compression": "lz4:1"}
+    found = parse_manifest(convert_documents(again, stored(b"y")).manifest)
+    assert found.annotations["dev.sifdeck.source.digest"] == digest_of(again.raw_manifest)
+    assert "dev.sifdeck.source.reference" not in found.annotations
+    assert "dev.sifdeck.compression" not in found.annotations
 
 
 def test_lone_surrogates_survive() -> None:
