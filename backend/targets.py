@@ -136,6 +136,7 @@ class ArchiveSink:
 
     def stream(self, name: str, chunks: Iterable[bytes]) -> tuple[Digest, int]:  # noqa: D102
         digest, size = hashlib.sha256(), 0
+        self._enter(name.rpartition("/")[0])
         start = self._out.tell()
         self._out.seek(start + _BLOCK)
         for chunk in chunks:
@@ -160,17 +161,24 @@ class ArchiveSink:
         self._write(_TAR_END)
         self._staged.commit()
 
+    def _enter(self, folder: str) -> None:
+        """Write entries for a folder and those above it: some readers do not make them."""
+        if folder and folder not in self._names:
+            self._enter(folder.rpartition("/")[0])
+            self._names.add(folder)
+            self._write(_header(folder + "/", 0, kind=b"5", mode=b"0000755\0"))
+
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[self._out.write(view) :]
 
 
-def _header(name: str, size: int) -> bytes:
-    """Return the ustar header of a file; a large size in GNU's base 256."""
+def _header(name: str, size: int, *, kind: bytes = b"0", mode: bytes = b"0000644\0") -> bytes:
+    """Return a ustar header; a large size in GNU's base 256."""
     sized = b"%011o\0" % size if size <= _MAX_OCTAL else b"\x80" + size.to_bytes(11, "big")
-    head = name.encode().ljust(100, b"\0") + b"0000644\0" + 2 * b"0000000\0" + sized
-    head += b"%011o\0" % 0 + b" " * 8 + b"0"
+    head = name.encode().ljust(100, b"\0") + mode + 2 * b"0000000\0" + sized
+    head += b"%011o\0" % 0 + b" " * 8 + kind
     block = (head.ljust(257, b"\0") + b"ustar\x0000").ljust(_BLOCK, b"\0")
     return block[:148] + b"%06o\0 " % sum(block) + block[156:]
 

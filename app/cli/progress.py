@@ -284,7 +284,8 @@ def headline(event: Event) -> str:
                 f"({one_line(event.platform)}, {size_text(event.total)})"
             )
         case Finished(path=path) if path:
-            return f"Complete: {one_line(path)} ({size_text(event.size)})"
+            size = f" ({size_text(event.size)})" if event.size else ""  # of a folder unknown
+            return f"Complete: {one_line(path)}{size}"
         case _:
             return ""
 

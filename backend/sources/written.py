@@ -147,8 +147,13 @@ def _pack(folder: Path, fd: int, reference: Reference) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-        for path in sorted((folder / "blobs").glob("*/*")):
+        blobs = folder / "blobs"
+        for path in (blobs, *sorted(blobs.glob("*")), *sorted(blobs.glob("*/*"))):
             member = tarfile.TarInfo(str(path.relative_to(folder)))
+            if path.is_dir():  # some readers make no folder that has no entry
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+                archive.addfile(member)
+                continue
             member.size = path.stat().st_size
             with path.open("rb") as blob:
                 archive.addfile(member, blob)
