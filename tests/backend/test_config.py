@@ -87,7 +87,7 @@ def test_a_custom_command_is_an_argument_list(tmp_path: Path) -> None:
         ('[[commands]]\nname = "x"\nargv = "rm -rf"', "takes a list"),
         ('[[commands]]\nname = "x"\nargv = ["a"]\nconfrm = true', "did you mean 'confirm'"),
         ("= 1", "is no TOML"),
-        ('"\\u001b[31m" = 1', "nobody knows '\\\\x1b[31m'"),
+        ('"\\u001b[31m" = 1', "nobody knows '\\x1b[31m'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
