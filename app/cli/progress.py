@@ -279,10 +279,9 @@ def headline(event: Event) -> str:
             target = f" -> {one_line(event.target)}" if event.target else ""
             return f"{event.verb.capitalize()} {one_line(event.title)}{target}"
         case Resolved():
-            return (
-                f"{one_line(event.reference)} is {short_digest(event.digest)} "
-                f"({one_line(event.platform)}, {size_text(event.total)})"
-            )
+            kind = f"{one_line(event.platform)}, " if event.platform else ""  # an artifact has none
+            described = f"({kind}{size_text(event.total)})"
+            return f"{one_line(event.reference)} is {short_digest(event.digest)} {described}"
         case Finished(path=path) if path:
             size = f" ({size_text(event.size)})" if event.size else ""  # of a folder unknown
             return f"Complete: {one_line(path)}{size}"

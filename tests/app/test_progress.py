@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from app.cli import progress as drawing
 from app.cli.common import json_option
-from app.cli.progress import duration, reporting, size_text
+from app.cli.progress import duration, headline, reporting, size_text
 from backend.errors import NotFoundError
 from backend.events import (
     Blob,
@@ -78,6 +78,12 @@ def transfer(report: Report) -> None:
     report(Phase(name="convert", done=1, total=2))
     report(Phase(name="convert", done=2, total=2, state="done"))
     report(Finished(path="x.oci.sif", size=1234))
+
+
+def test_an_artifact_has_no_platform_and_a_folder_no_size() -> None:
+    artifact = Resolved(reference="oras://h/x:1", digest=DIGEST, platform="", total=2_000_000)
+    assert headline(artifact).endswith("(2.0 MB)")
+    assert headline(Finished(path="layout", size=0)) == "Complete: layout"
 
 
 class TestLines:
