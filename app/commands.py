@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.errors import UsageError
+from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -317,10 +318,19 @@ ACTIONS: tuple[Action, ...] = (
         footer=4,
     ),
     Action(
+        id="images.convert",
+        keys=("c",),
+        label="Convert",
+        help="Make another form of the image, or of all marked ones: SIF, layout, archive, folder.",
+        argv=("convert", "{image}", "{target}"),
+        footer=5,
+        writes=True,
+    ),
+    Action(
         id="images.verify",
         keys=("v",),
         label="Verify",
-        help="Check every digest and signature in the file.",
+        help="Check every digest and signature in the file, or in all marked ones.",
         argv=("verify", "{image}"),
         singularity=("verify", "{image}"),
     ),
@@ -339,8 +349,29 @@ ACTIONS: tuple[Action, ...] = (
         label="Delete",
         help="Move the file, or all marked ones, to the trash of its folder.",
         argv=("rm", "{image}"),
-        footer=7,
+        footer=8,
         writes=True,
+    ),
+    Action(
+        id="images.source",
+        keys=("u",),
+        label="Source",
+        help="Go to the repository that the image is from, and to its other tags.",
+        argv=("tags", "{repository}"),
+    ),
+    Action(
+        id="images.only",
+        keys=("F",),
+        label="Only",
+        help="Show the images of one folder, or what is unsigned, large, unused, failed to verify.",
+        argv=("ls", "--only", "{choice}"),
+    ),
+    Action(
+        id="images.save",
+        keys=("S",),
+        label="Save",
+        help="Write the list, as it is filtered and sorted, to a .csv or .json file.",
+        argv=("ls", "--csv"),
     ),
     Action(
         id="images.filter",
@@ -348,7 +379,7 @@ ACTIONS: tuple[Action, ...] = (
         label="Filter",
         help="Show only rows with these words; !word for without, ~wrd for letters in between.",
         argv=("ls", "--filter", "{words}"),
-        footer=5,
+        footer=6,
     ),
     Action(
         id="images.sort",
@@ -356,7 +387,7 @@ ACTIONS: tuple[Action, ...] = (
         label="Sort",
         help="Sort by a column; the same column again turns it round.",
         argv=("ls", "--sort", "{column}"),
-        footer=6,
+        footer=7,
     ),
     # One image
     Action(
@@ -390,6 +421,33 @@ ACTIONS: tuple[Action, ...] = (
         argv=("shell", "{image}"),
         singularity=("shell", _OCI, "{image}"),
         footer=5,
+    ),
+    Action(
+        id="image.convert",
+        keys=("c",),
+        label="Convert",
+        help="Make another form of the image: SIF, layout, archive, folder.",
+        argv=("convert", "{image}", "{target}"),
+        footer=6,
+        writes=True,
+    ),
+    Action(
+        id="image.verify",
+        keys=("v",),
+        label="Verify",
+        help="Check every digest and signature in the file.",
+        argv=("verify", "{image}"),
+        singularity=("verify", "{image}"),
+        footer=7,
+    ),
+    Action(
+        id="image.push",
+        keys=("P",),
+        label="Push",
+        help="Upload the image to a registry.",
+        argv=("push", "{image}", "{reference}"),
+        singularity=("push", "{image}", "{reference}"),
+        writes=True,
     ),
     # Registries
     Action(
@@ -781,7 +839,7 @@ def check_keys(bound: Mapping[str, str]) -> list[str]:
 
     for name in bound:
         if name not in BY_ID:
-            raise UsageError(f"[keys]: there is no action {name!r}{nearest(name, BY_ID)}")
+            raise UsageError(f"[keys]: there is no action {quoted(name)}{nearest(name, BY_ID)}")
     found: dict[str, None] = {}
     for views in PLACES.values():
         for focused in views[1:] or ("",):
@@ -790,9 +848,9 @@ def check_keys(bound: Mapping[str, str]) -> list[str]:
                 for key in keys_of(action, bound):
                     other = owners.setdefault(key, action)
                     if other is not action and {other.id, action.id} & bound.keys():
-                        found[f"key {key_name(key)!r} is bound to {other.id} and {action.id}"] = (
-                            None
-                        )
+                        found[
+                            f"key {quoted(key_name(key))} is bound to {other.id} and {action.id}"
+                        ] = None
     return list(found)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.commands import CommandLine
 from app.words import short_path
 from backend.errors import UsageError
+from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,7 @@ class Form:
         check: Raises UsageError when the answers make no sense; may return a line to show.
         note: A sentence below the fields.
         about: Key of the field that says what a job works on.
+        several: Answers to what each of several jobs works on, and its command line.
     """
 
     title: str
@@ -71,6 +73,40 @@ class Form:
     check: Callable[[Mapping[str, str]], str] = field(default=lambda _answers: "")
     note: str = ""
     about: str = "reference"
+    several: Callable[[Mapping[str, str]], Sequence[tuple[str, CommandLine]]] | None = None
+
+    def jobs(self, answers: Mapping[str, str]) -> Sequence[tuple[str, CommandLine]]:
+        """Return what each job works on, and its command line; one job, of most forms."""
+        if self.several:
+            return self.several(answers)
+        command = self.compose(answers)
+        return [(answers.get(self.about) or command.argv[-1], command)]
+
+    def shown(self, answers: Mapping[str, str]) -> CommandLine:
+        """Return the command line that somebody would type to get the same."""
+        command = self.compose(answers)
+        number = after(answers)
+        if number is None:
+            return command
+        verb, *rest = command.argv
+        return CommandLine(argv=(verb, "--job", "--after", str(number), *rest))
+
+
+_AT_ONCE = "at once"
+
+
+def waiting(form: Form, numbers: Sequence[int]) -> Form:
+    """Return a form that also asks which of the jobs that are not over to wait for."""
+    if not numbers:
+        return form
+    choices = (_AT_ONCE, *(f"after #{number}" for number in numbers[:4]))
+    return replace(form, fields=(*form.fields, Field(key="after", label="Begin", choices=choices)))
+
+
+def after(answers: Mapping[str, str]) -> int | None:
+    """Return the job that the answers say to wait for; None for none."""
+    number = answers.get("after", "").partition("#")[2]
+    return int(number) if number else None
 
 
 def _flag(key: str, label: str, *, on: bool = False) -> Field:
@@ -95,7 +131,7 @@ def _words(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"in {text!r} a quote is not closed") from error
+        raise UsageError(f"in {quoted(text)} a quote is not closed") from error
 
 
 def as_uri(text: str) -> str:
@@ -144,6 +180,9 @@ def pulls_form(references: Sequence[str]) -> Form:
         go="Pull all",
         fields=_PULL_FIELDS,
         compose=lambda answers: _compose_pull({**first, **answers}),
+        several=lambda answers: [
+            (one, _compose_pull({**first, **answers, "reference": one})) for one in references
+        ],
         check=check,
         note="Each becomes a job with a command like this one; its file is named after the image.",
     )
@@ -182,6 +221,99 @@ def _check_pull(answers: Mapping[str, str]) -> str:
         parse_platform(answers["platform"].strip())
     target = answers["target"].strip() or reference.file_name()
     return f"{reference} -> {target}"
+
+
+# Convert
+
+
+_FORMS = ("oci-sif", "native", "oci", "oci-archive", "docker-archive", "sandbox")
+_ENDINGS = {
+    "oci-sif": ".oci.sif",
+    "native": ".sif",
+    "oci": ".oci",
+    "oci-archive": ".oci.tar",
+    "docker-archive": ".docker.tar",
+    "sandbox": "",
+}
+"""Form of an image to the end of the name that a file of it gets."""
+
+
+def convert_form(images: Sequence[Image]) -> Form:
+    """Ask what to make of an image; of several the command line shown is that of the first."""
+    first = images[0]
+    several = len(images) > 1
+    target = Field(key="target", label="File", hint="named after the image")
+    return Form(
+        title=f"Convert {first.title}" if not several else f"Convert {len(images)} images",
+        go="Convert" if not several else "Convert all",
+        fields=(
+            Field(
+                key="form",
+                label="To",
+                choices=_FORMS,
+                value="oci-sif" if first.kind == "sif" else "native",
+            ),
+            *(() if several else (target,)),
+            *_CONVERT_FIELDS,
+        ),
+        compose=lambda answers: _compose_convert(answers, first),
+        several=lambda answers: [
+            (image.title, _compose_convert(answers, image)) for image in images
+        ],
+        check=lambda answers: _check_convert(answers, images),
+        note="oci: a layout; sandbox: a folder with the image's files.  It becomes a job.",
+    )
+
+
+_CONVERT_FIELDS = (
+    Field(key="compression", label="Compress", choices=("zstd:3", "zstd:19", "gzip", "xz", "lz4")),
+    _flag("keep_layers", "All layers"),
+    _flag("force", "Overwrite"),
+)
+
+
+def _compose_convert(answers: Mapping[str, str], image: Image) -> CommandLine:
+    form, source = answers["form"], short_path(image.path)
+    target = _target(answers, image)
+    named = f"{form}:{target}" if form in {"oci", "oci-archive", "docker-archive"} else target
+    compression = answers["compression"] if form in {"oci-sif", "native"} else "zstd:3"
+    argv = (
+        "convert",
+        *_switch(answers, "force", "--force"),
+        *(["--keep-layers"] if form == "oci-sif" and answers["keep_layers"] == YES else []),
+        *(["--native"] if form == "native" else ["--sandbox"] if form == "sandbox" else []),
+        *(["--compression", compression] if compression != "zstd:3" else []),
+        source,
+        named,
+    )
+    sandbox = form == "sandbox" and image.kind == "sif"
+    return CommandLine(
+        argv=argv, singularity=("build", "--sandbox", target, source) if sandbox else ()
+    )
+
+
+def _target(answers: Mapping[str, str], image: Image) -> str:
+    """Return the file that was named, else one named after the image, in the current folder."""
+    named = answers.get("target", "").strip()
+    stem = re.sub(r"(\.oci)?\.sif$", "", image.file_name) or "image"
+    return named or f"{stem}{_ENDINGS[answers['form']]}"
+
+
+def _check_convert(answers: Mapping[str, str], images: Sequence[Image]) -> str:
+    from backend.convert import parse_target
+
+    for image in images:
+        command = _compose_convert(answers, image)
+        wanted = parse_target(
+            command.argv[-1],
+            native="--native" in command.argv,
+            sandbox="--sandbox" in command.argv,
+        )
+        if wanted.path.absolute() == Path(image.path):
+            raise UsageError(f"{image.file_name} would be written over itself; name another file")
+        if wanted.path.exists() and answers["force"] != YES:
+            raise UsageError(f"{wanted.path} exists; name another file, or choose Overwrite")
+    return ", ".join(f"{_target(answers, image)}" for image in images[:8])
 
 
 # Run, exec and shell
@@ -349,14 +481,14 @@ def _check_build(answers: Mapping[str, str]) -> str:
         raise UsageError("Which file shall the image be written to?")
     for pair in _words(answers["args"]):
         if "=" not in pair:
-            raise UsageError(f"{pair!r} is not NAME=value")
+            raise UsageError(f"{quoted(pair)} is not NAME=value")
     dockerfile, context = answers["dockerfile"].strip(), answers["context"].strip()
     if dockerfile and not Path(dockerfile).is_file():
-        raise UsageError(f"there is no Dockerfile {dockerfile!r} here")
+        raise UsageError(f"there is no Dockerfile {quoted(dockerfile)} here")
     if context and is_remote(context) and dockerfile:
         raise UsageError("with a URL as the context, its own Dockerfile is used")
     if context and not is_remote(context) and not Path(context).is_dir():
-        raise UsageError(f"there is no folder {context!r} here")
+        raise UsageError(f"there is no folder {quoted(context)} here")
     source = dockerfile or context or "./Dockerfile"
     return f"{source} -> {answers['target'].strip()}"
 

@@ -32,6 +32,20 @@ class JobRequested(Message):
 
 
 @dataclass
+class JobsRequested(Message):
+    """Commands are to run as jobs of their own, each with what it works on."""
+
+    commands: Sequence[tuple[str, CommandLine]]
+
+
+@dataclass
+class RepositoryRequested(Message):
+    """A repository is to be shown among the registries."""
+
+    name: str
+
+
+@dataclass
 class CommandRequested(Message):
     """A command that ends soon is to be run now, its failure shown.
 
@@ -41,6 +55,7 @@ class CommandRequested(Message):
         question: What is asked first, one line each; empty asks nothing.
         go: What the button says that does it.
         shows_output: Whether what it printed is shown, instead of ``done``.
+        timeout_s: Seconds that it may take.
     """
 
     command: CommandLine
@@ -48,6 +63,7 @@ class CommandRequested(Message):
     question: Sequence[str] = ()
     go: str = "Yes"
     shows_output: bool = False
+    timeout_s: float = 60.0
 
 
 @dataclass

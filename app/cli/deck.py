@@ -53,7 +53,6 @@ def _make_desk(*, readonly: bool) -> Desk:
     """Return the services of the deck, set up from the environment."""
     import getpass
     from dataclasses import replace
-    from pathlib import Path
 
     from app.cli.ls import image_folders, make_catalog
     from app.desk import Desk
@@ -67,9 +66,8 @@ def _make_desk(*, readonly: bool) -> Desk:
     config = load_config(config_home() / "config.toml", site_config())
     if readonly:
         config = replace(config, readonly=True)
-    folders = [*image_folders(), *(Path(one).expanduser() for one in config.folders)]
     return Desk(
-        catalog=make_catalog(folders),
+        catalog=make_catalog(image_folders(config.folders)),
         config=config,
         jobs=Jobs(jobs_home()),
         access=_make_access,

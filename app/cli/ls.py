@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from app.cli.common import json_option
+from backend.selection import SELECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from backend.catalog import Catalog, Image
 
@@ -21,11 +22,17 @@ _ORDERS: dict[str, Callable[[Image], Any]] = {
     "created": lambda image: image.created,
     "format": lambda image: image.kind,
     "arch": lambda image: image.architecture,
+    "trust": lambda image: image.trust,
+    "used": lambda image: -image.used,
 }
 
 
-def image_folders() -> list[Path]:
-    """Return where images are looked for: the current folder, then those of the environment."""
+def image_folders(more: Sequence[str]) -> list[Path]:
+    """Return where images are looked for: here, as the environment says, as the settings say.
+
+    Args:
+        more: The ``folders`` of the settings.
+    """
     import os
 
     from backend.settings import variable
@@ -33,7 +40,7 @@ def image_folders() -> list[Path]:
     folders = [Path.cwd()]
     for place in (os.environ.get("SIFDECK_IMAGES"), variable("PULLDIR"), variable("PULLFOLDER")):
         folders += [Path(one).expanduser() for one in (place or "").split(":") if one]
-    return folders
+    return [*folders, *(Path(one).expanduser() for one in more)]
 
 
 def make_catalog(folders: list[Path]) -> Catalog:
@@ -50,16 +57,28 @@ def make_catalog(folders: list[Path]) -> Catalog:
     "--filter", "wanted", default="", metavar="WORDS", help="Only images with these words."
 )
 @click.option("--sort", type=click.Choice(list(_ORDERS)), default="name", show_default=True)
+@click.option("--only", type=click.Choice(list(SELECTIONS)), help="Only images of this kind.")
+@click.option("--csv", "as_csv", is_flag=True, help="Of images: print comma-separated values.")
 @click.option("-l", "--long", "is_long", is_flag=True, help="In an image: mode, owner, size, time.")
 @click.option("-R", "--recursive", is_flag=True, help="In an image: everything below PATH.")
 @click.option("-d", "--directory", "itself", is_flag=True, help="In an image: PATH itself.")
 @click.option("--layers", is_flag=True, help="What each layer brought, and what is wasted.")
 @json_option
-def ls(*, places: tuple[str, ...], wanted: str, sort: str, as_json: bool, **how: bool) -> None:
+def ls(
+    *,
+    places: tuple[str, ...],
+    wanted: str,
+    sort: str,
+    only: str | None,
+    as_csv: bool,
+    as_json: bool,
+    **how: bool,
+) -> None:
     r"""List the image files of folders, or the files in an image.
 
     \b
-    sifdeck ls                          # images here and in $SIFDECK_IMAGES
+    sifdeck ls                          # images here, in $SIFDECK_IMAGES and the settings' folders
+    sifdeck ls --only unused --sort size  # what nobody ran for 90 days, largest first
     sifdeck ls tools.sif                # what is in its root directory
     sifdeck ls -l tools.sif /usr/bin    # with mode, owner, size, time and layer
     sifdeck ls --layers tools.sif       # what each layer brought
@@ -71,49 +90,55 @@ def ls(*, places: tuple[str, ...], wanted: str, sort: str, as_json: bool, **how:
 
         list_files(Path(places[0]), places[1:], Listing(as_json=as_json, **how))
         return
-    _list_images([Path(place) for place in places], wanted, sort, as_json=as_json)
+    from app import imagelist
 
-
-def _list_images(folders: list[Path], wanted: str, sort: str, *, as_json: bool) -> None:
-    from backend.matching import matcher
-
-    matches = matcher(wanted)
-    found = make_catalog(folders or image_folders()).images()
-    images = sorted(
-        (image for image in found if matches(f"{image.title} {image.path} {image.kind}".lower())),
-        key=_ORDERS[sort],
-    )
-    if as_json:
-        click.echo(json.dumps([_document(image) for image in images], indent=2))
+    found = _find([Path(place) for place in places] or _usual_folders(), wanted, only)
+    images = sorted(found, key=_ORDERS[sort])
+    if as_json or as_csv:
+        click.echo(imagelist.as_json(images) if as_json else imagelist.as_csv(images), nl=as_json)
         return
     for line in _table(images):
         click.echo(line)
 
 
-def _document(image: Image) -> dict[str, object]:
-    import dataclasses
+def _usual_folders() -> list[Path]:
+    from backend.config import load_config
+    from backend.paths import config_home, site_config
 
-    return dataclasses.asdict(image)
+    return image_folders(load_config(config_home() / "config.toml", site_config()).folders)
+
+
+def _find(folders: list[Path], wanted: str, only: str | None) -> list[Image]:
+    from backend.matching import matcher
+
+    matches, now = matcher(wanted), time.time()
+    return [
+        image
+        for image in make_catalog(folders).images()
+        if matches(f"{image.title} {image.path} {image.kind}".lower())
+        and (only is None or SELECTIONS[only].takes(image, now))
+    ]
 
 
 def _table(images: list[Image]) -> list[str]:
     from backend.escape import one_line
 
-    rows = [("IMAGE", "FORMAT", "ARCH", "SIZE", "FILE")]
+    rows = [("IMAGE", "FORMAT", "ARCH", "TRUST", "SIZE", "FILE")]
     rows += [
         (
             one_line(image.title),
             image.kind,
             image.architecture or "-",
+            image.trust or "-",
             str(image.size),
             one_line(image.path),
         )
         for image in images
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     return [
         f"{row[0]:{widths[0]}}  {row[1]:{widths[1]}}  {row[2]:{widths[2]}}  "
-        f"{row[3]:>{widths[3]}}  {row[4]}"
+        f"{row[3]:{widths[3]}}  {row[4]:>{widths[4]}}  {row[5]}"
         for row in rows
     ]
 

@@ -70,7 +70,7 @@ class FillDialog(Dialog["Answers"]):
     @property
     def command(self) -> CommandLine:
         """The command line that the answers make."""
-        return self.form.compose(self.answers)
+        return self.form.shown(self.answers)
 
     @on(Input.Changed)
     @on(Choice.Changed)

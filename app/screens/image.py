@@ -14,16 +14,16 @@ from textual.worker import get_current_worker
 from app.commands import BY_ID, CommandLine
 from app.filetree import FileRow, folder_sizes, read_folder, waste_lines
 from app.inspection import inspect_file
-from app.requests import RunRequested
 from app.screens.files import Files
+from app.screens.imageactions import ImageActions
 from app.screens.inspector import Inspector
-from app.screens.view import Text, ViewScreen, bindings
+from app.screens.view import Text, bindings
 from app.words import short_path
 from backend.errors import BackendError
 from backend.escape import one_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from textual.widget import Widget
 
@@ -55,7 +55,7 @@ class _FilesUnreadable(Message):
     reason: str
 
 
-class ImageScreen(ViewScreen):
+class ImageScreen(ImageActions):
     """The image."""
 
     VIEW = "image"
@@ -136,6 +136,15 @@ class ImageScreen(ViewScreen):
     def _point(self) -> None:
         self.show_command()
 
+    def chosen_images(self) -> Sequence[Image]:
+        """Return the image."""
+        return (self.image,)
+
+    @property
+    def current_image(self) -> Image:
+        """The image."""
+        return self.image
+
     def subject(self) -> Mapping[str, str]:
         """Return the image."""
         return {"image": short_path(self.image.path), "reference": self.image.title}
@@ -155,11 +164,3 @@ class ImageScreen(ViewScreen):
     def action_previous_tab(self) -> None:
         """Show the page before."""
         self.query_one(Inspector).step(-1)
-
-    def action_run(self) -> None:
-        """Run the image."""
-        self.post_message(RunRequested(self.image, "run"))
-
-    def action_shell(self) -> None:
-        """Open a shell in it."""
-        self.post_message(RunRequested(self.image, "shell"))

@@ -11,13 +11,15 @@ from textual.containers import Horizontal
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from app.commands import BY_ID, CommandLine
-from app.forms import push_form
+from app import imagelist
+from app.commands import CommandLine
 from app.inspection import inspect_file
-from app.requests import CommandRequested, JobRequested, RunRequested
+from app.requests import CommandRequested, RepositoryRequested
 from app.screens.filtering import FilterScreen
 from app.screens.image import ImageScreen
+from app.screens.imageactions import ImageActions
 from app.screens.inspector import Inspector
+from app.screens.sources import EVERYTHING, Source, Sources, sources_of
 from app.screens.view import List, bindings
 from app.words import age, count, short_path, size, timestamp
 from backend.catalog import Image
@@ -27,7 +29,7 @@ from widgets.roster import Column, Roster
 from widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from textual.widget import Widget
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 INSPECT_WIDTH = 100
 """Columns from which the image under the cursor is shown beside the list."""
+SOURCES_WIDTH = 160
+"""Columns from which folders and choices are."""
 
 
 @dataclass
@@ -43,10 +47,18 @@ class _Found(Message):
     """The catalogue was read, or a part of it."""
 
     images: Sequence[Image]
+    running: frozenset[str]
     complete: bool
 
 
-class ImagesScreen(FilterScreen[Image]):
+@dataclass
+class _Counted(Message):
+    """How many images there are of each kind is known."""
+
+    sources: Sequence[Source]
+
+
+class ImagesScreen(ImageActions, FilterScreen[Image]):
     """The list, and beside it what is inside the image under the cursor."""
 
     VIEW = "images"
@@ -58,13 +70,17 @@ class ImagesScreen(FilterScreen[Image]):
         super().__init__(desk, board)
         self._complete = False
         self._ended = -1
+        self._images: Sequence[Image] = ()
+        self._in_use: frozenset[str] = frozenset()
+        self._source = EVERYTHING
 
     def compose_body(self) -> Iterable[Widget]:
         """Return the list, the inspector and, where there is no room for it, two lines."""
         yield StatusLine(id="summary")
         with Horizontal(id="panes"):
+            yield Sources(id="sources")
             yield List(
-                _columns(self.desk),
+                _columns(self.desk, lambda image: image.path in self._in_use),
                 key=lambda image: image.path,
                 empty=("Reading the images ...",),
                 marks=True,
@@ -94,7 +110,7 @@ class ImagesScreen(FilterScreen[Image]):
     def show_board(self) -> None:
         """Show how the jobs stand; read the catalogue again when one has ended."""
         super().show_board()
-        ended = self.board.count("done")
+        ended = self.board.count("done", "failed")  # a failed check is news of its image
         if ended != self._ended:
             self._ended = ended
             self.reload()
@@ -102,11 +118,13 @@ class ImagesScreen(FilterScreen[Image]):
     @work(thread=True, exclusive=True, group="catalog")
     def _scan(self) -> None:
         worker = get_current_worker()
+        running = _running_images()
+        images: Sequence[Image] = ()
         for images in self.desk.catalog.scan(lambda: worker.is_cancelled):
             if worker.is_cancelled:
                 return
-            self.post_message(_Found(images, complete=False))
-        self.post_message(_Found((), complete=True))
+            self.post_message(_Found(images, running, complete=False))
+        self.post_message(_Found(images, running, complete=True))
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
@@ -115,10 +133,68 @@ class ImagesScreen(FilterScreen[Image]):
             self.board.place = _free_space(self.desk)
             self.show_board()
         else:
-            self.roster.show(event.images)
+            self._images, self._in_use = event.images, event.running
+            self._show_source()
         self._show_summary()
 
+    def _show_source(self) -> None:
+        """Show the images of the chosen folder or choice."""
+        now = self.desk.now()
+        self.roster.show([image for image in self._images if self._source.takes(image, now)])
+        if self.size.width >= SOURCES_WIDTH:
+            self._count_sources(self._images)
+
+    @work(thread=True, exclusive=True, group="sources")
+    def _count_sources(self, images: Sequence[Image]) -> None:
+        found = sources_of(self.desk.catalog.folders, images, self.desk.now())
+        if not get_current_worker().is_cancelled:
+            self.post_message(_Counted(found))
+
+    @on(_Counted)
+    def _show_counts(self, event: _Counted) -> None:
+        self.query_one(Sources).show(event.sources)
+
+    @on(Roster.Highlighted, "#sources")
+    def _choose_source(self, event: Roster.Highlighted) -> None:
+        source = self.query_one(Sources).current
+        if event.roster.has_focus and source and source.key != self._source.key:
+            self._choose(source)
+
+    def _choose(self, source: Source) -> None:
+        self._source = source
+        self.roster.clear_marks()
+        self._show_source()
+        self._show_summary()
+        self.show_command()
+
+    def action_only(self) -> None:
+        """Choose a folder, or what is unsigned, large, unused or failed to verify."""
+        from app.dialogs.choose import ChooseDialog
+
+        found = sources_of(self.desk.catalog.folders, self._images, self.desk.now())
+        sources = {one.key: one for one in found}
+        names = {key: f"{one.title}  {one.count}" for key, one in sources.items()}
+
+        def chosen(key: str | None) -> None:
+            if key is not None:
+                self._choose(sources[key])
+                self.query_one(Sources).select(key)
+
+        self.app.push_screen(ChooseDialog("Show only", names, self._source.key), chosen)
+
+    def go_back(self) -> bool:
+        """Undo one thing: the filter, the marks, then the choice of a folder or kind."""
+        if super().go_back():
+            return True
+        if self._source.key == EVERYTHING.key:
+            return False
+        self._choose(EVERYTHING)
+        self.query_one(Sources).select(EVERYTHING.key)
+        return True
+
     def _nothing(self) -> tuple[str, ...]:
+        if self._images and not self.roster.rows:
+            return (f"No image is {one_line(self._source.title)}", "", "esc  show all images")
         if self.roster.rows:
             return (f"No image matches {one_line(self.roster.wanted)}", "", "esc  clear the filter")
         folders = [f"    {one_line(str(folder))}" for folder in self.desk.catalog.folders]
@@ -140,6 +216,8 @@ class ImagesScreen(FilterScreen[Image]):
         roster.empty = self._nothing() if self._complete else ("Reading the images ...",)
         marked = roster.marked
         text = count(len(roster.rows), "image")
+        if self._source.key != EVERYTHING.key:
+            text += f" ({one_line(self._source.title)})"
         if roster.wanted:
             text = f"{len(roster.shown)} of {text}"
         if marked:
@@ -178,6 +256,7 @@ class ImagesScreen(FilterScreen[Image]):
         super().on_resize()
         if self.is_mounted:
             self._inspect(self.roster.current)
+            self._show_source()
 
     def subject(self) -> Mapping[str, str]:
         """Return the image under the cursor."""
@@ -185,9 +264,25 @@ class ImagesScreen(FilterScreen[Image]):
         if image is None:
             return {}
         reference = {"reference": f"docker://{image.title}"} if image.tag else {}
-        return {"image": short_path(image.path), **reference}
+        repository = {"repository": f"docker://{image.name}"} if image.tag else {}
+        return {"image": short_path(image.path), **reference, **repository}
+
+    def command(self) -> CommandLine:
+        """Return what looks inside the image; what lists the choice while that has the focus."""
+        if self.focused is self.query_one(Sources):
+            return self._source.command
+        return super().command()
 
     # Actions
+
+    def chosen_images(self) -> Sequence[Image]:
+        """Return the marked images, else the one under the cursor."""
+        return self.roster.chosen
+
+    @property
+    def current_image(self) -> Image | None:
+        """The image under the cursor."""
+        return self.roster.current
 
     @on(Roster.Opened, "#list")
     def action_open(self) -> None:
@@ -196,28 +291,34 @@ class ImagesScreen(FilterScreen[Image]):
         if image:
             self.app.push_screen(ImageScreen(self.desk, self.board, image))
 
-    def action_run(self) -> None:
-        """Run the image."""
-        self._request_run("run")
+    def action_source(self) -> None:
+        """Go to the repository that the image is from."""
+        image = self.roster.current
+        if image and image.tag and not image.source.startswith(("library:", "shub:")):
+            self.post_message(RepositoryRequested(image.name))
+        elif image:
+            self.notify(f"{image.file_name} does not say which registry it is from")
 
-    def action_shell(self) -> None:
-        """Open a shell in the image."""
-        self._request_run("shell")
+    def action_save(self) -> None:
+        """Ask for a file, and write the list to it."""
+        from app.dialogs.prompt import PromptDialog
 
-    def _request_run(self, verb: str) -> None:
-        if image := self.roster.current:
-            self.post_message(RunRequested(image, verb))
+        self.app.push_screen(PromptDialog("Save the list as", "images.csv"), self._save)
 
-    def action_push(self) -> None:
-        """Ask where to push the image."""
-        if image := self.roster.current:
-            self.post_message(JobRequested(push_form(image)))
-
-    def action_verify(self) -> None:
-        """Check the image; what comes out is shown."""
-        if image := self.roster.current:
-            command = BY_ID["images.verify"].command({"image": short_path(image.path)})
-            self.post_message(CommandRequested(command=command, done="", shows_output=True))
+    def _save(self, name: str | None) -> None:
+        if not name:
+            return
+        path = Path(name).expanduser().absolute()
+        is_json = path.suffix == ".json"
+        images = self.roster.shown
+        text = imagelist.as_json(images) if is_json else imagelist.as_csv(images)
+        try:
+            with path.open("x", encoding="utf-8", newline="") as file:
+                file.write(text)
+        except OSError as error:
+            self.notify(f"cannot write {path}: {error.strerror}", severity="error")
+        else:
+            self.notify(f"wrote {count(len(images), 'image')} to {path}")
 
     def action_delete(self) -> None:
         """Ask, then delete the image or all marked ones."""
@@ -238,22 +339,42 @@ class ImagesScreen(FilterScreen[Image]):
         )
 
 
-def _columns(desk: Desk) -> tuple[Column[Image], ...]:
+def _running_images() -> frozenset[str]:
+    """Return the files of which a container runs in the background."""
+    from backend.runtime.instances import list_instances
+
+    try:
+        return frozenset(one.record.image for one in list_instances())
+    except (BackendError, OSError):  # nothing about containers can be known here
+        return frozenset()
+
+
+_TRUST_TONES = {
+    "verified": "good", "=source": "good", "BAD SIG": "bad", "DAMAGED": "bad", "DIFFERS": "bad",
+}  # fmt: skip
+
+
+def _columns(desk: Desk, is_running: Callable[[Image], bool]) -> tuple[Column[Image], ...]:
+    def used(image: Image) -> str:
+        if is_running(image):
+            return "running"
+        return age(desk.now() - image.used) if image.used else "never"
+
     def created(image: Image) -> float:
         return timestamp(image.created) or image.modified_ns / 1e9
 
     return (
-        Column(key="name", title="IMAGE", width=16, stretch=True, text=lambda image: image.name),
+        Column(key="name", title="IMAGE", width=22, stretch=True, text=lambda image: image.name),
         Column(key="tag", title="TAG", width=12, text=lambda image: image.tag or "-"),
         Column(
             key="format",
             title="FORMAT",
             width=10,
-            rank=1,
+            rank=2,
             text=lambda image: image.kind,
             tone=lambda image: "bad" if image.kind == "unreadable" else "",
         ),
-        Column(key="arch", title="ARCH", width=7, rank=3, text=lambda image: image.architecture),
+        Column(key="arch", title="ARCH", width=7, rank=5, text=lambda image: image.architecture),
         Column(
             key="size",
             title="SIZE",
@@ -266,16 +387,26 @@ def _columns(desk: Desk) -> tuple[Column[Image], ...]:
             key="created",
             title="AGE",
             width=8,
-            rank=2,
+            rank=3,
             text=lambda image: age(desk.now() - created(image)),
             order=lambda image: -created(image),
         ),
         Column(
-            key="signed",
-            title="SIGNED",
-            width=6,
-            rank=4,
-            text=lambda image: "yes" if image.signatures else "-",
+            key="trust",
+            title="TRUST",
+            width=8,
+            rank=1,
+            text=lambda image: image.trust or "-",
+            tone=lambda image: _TRUST_TONES.get(image.trust, ""),
+        ),
+        Column(
+            key="used",
+            title="USED",
+            width=8,
+            rank=6,
+            text=used,
+            order=lambda image: (not is_running(image), -image.used),
+            tone=lambda image: "good" if is_running(image) else "",
         ),
     )
 

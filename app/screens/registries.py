@@ -359,6 +359,12 @@ class RegistriesScreen(FilterScreen[Tag]):
 
     # Actions
 
+    def go_to(self, name: str) -> None:
+        """Put the cursor on a repository."""
+        self._show_places()
+        self.places.select(name)
+        self.places.focus()
+
     @on(Roster.Opened, "#list")
     def action_open(self) -> None:
         """Show the image behind the tag."""

@@ -254,6 +254,9 @@ class ViewScreen(Screen[None]):
     def reload(self) -> None:
         """Read again what is shown; jobs are always up to date."""
 
+    def go_to(self, name: str) -> None:
+        """Put the cursor on what is called so, where this view has such a thing."""
+
     def go_back(self) -> bool:
         """Undo one thing on this screen; False when there is nothing to undo."""
         focused = self.focused

@@ -61,7 +61,8 @@ class Jobs:
         """Return all jobs, newest first."""
         numbers = self._numbers()
         jobs = [job for number in numbers if (job := self._read(number)) is not None]
-        self._known = {number: self._known[number] for number in numbers if number in self._known}
+        known = self._known  # another thread may start a job meanwhile
+        self._known = {n: found for n in numbers if (found := known.get(n)) is not None}
         return jobs[::-1]
 
     def get(self, number: int) -> Job:

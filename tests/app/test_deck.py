@@ -259,8 +259,8 @@ async def test_a_pull_becomes_a_job_with_that_command(
 ) -> None:
     started: list[tuple[str, ...]] = []
 
-    def start(argv: tuple[str, ...], *, title: str, kind: str) -> Any:
-        assert kind == "network"
+    def start(argv: tuple[str, ...], *, title: str, after: tuple[int, ...]) -> Any:
+        assert not after
         started.append(tuple(argv))
         write_job(jobs, 1, title=title, argv=argv, status=None, events=pulling())
         return app.desk.jobs.get(1)

@@ -107,8 +107,9 @@ async def test_marked_tags_are_pulled_as_one_job_each(
     app = deck(folder, name, f"{registry.host}/deck/other")
     started: list[tuple[str, ...]] = []
 
-    def start(argv: tuple[str, ...], *, title: str, kind: str) -> Any:
-        started.append((title, kind, *argv))
+    def start(argv: tuple[str, ...], *, title: str, after: tuple[int, ...]) -> Any:
+        assert not after
+        started.append((title, *argv))
         write_job(app.desk.jobs.root, len(started), title=title, argv=argv)
         return app.desk.jobs.get(len(started))
 
@@ -128,7 +129,7 @@ async def test_marked_tags_are_pulled_as_one_job_each(
         await pilot.press("ctrl+s")
         await settle(pilot)
         assert [one[0] for one in started] == [f"docker://{name}:{tag}" for tag in ("3", "1")]
-        assert started[1][1:] == ("network", "pull", "--force", f"docker://{name}:1")
+        assert started[1][1:] == ("pull", "--force", f"docker://{name}:1")
         assert tags(app).marked == []
         assert "marked" not in line(app, "summary")
         await pilot.press("home", "space")
