@@ -75,12 +75,7 @@ class FolderSink:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._staged.exists():
             shutil.rmtree(self._staged)
 

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import socket
 import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ from backend.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
-    from types import TracebackType
     from typing import Self
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,9 @@ MAX_ERROR_BODY = 64 << 10
 _CONNECT_S = 15.0
 _SILENCE_S = 30.0
 """Seconds without a byte after which a connection counts as dead."""
+
+_FOREVER_S = 1e9
+"""Some thirty years: no server means more, and such a number can still be told."""
 
 _READ_SIZE = 512 << 10
 """httpcore reads 64 KiB at a time, which costs three times the CPU for large layers."""
@@ -71,12 +74,7 @@ class Transport:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for client in self._clients.values():
             await client.aclose()
 
@@ -185,18 +183,33 @@ async def read_body(response: httpx.Response, limit: int) -> bytes:
 async def failure(response: httpx.Response, what: str) -> RegistryError:
     """Return the error that an answer means; ``what`` was asked for, such as ``the tag x``."""
     status, host = response.status_code, host_of(response.url)
+    wait_s = retry_after(response.headers.get("retry-after", ""))
     return RegistryError(
         f"{host} answered {status} {one_line(response.reason_phrase)} to {what}",
         status=status,
         why=await _explanation(response),
-        retry_after_s=retry_after(response.headers.get("retry-after", "")),
+        hint=_advice(status, wait_s),
+        retry_after_s=wait_s,
     )
+
+
+def _advice(status: int, wait_s: float | None) -> str:
+    """Return what can be done about an answer that is an error."""
+    if wait_s:
+        from humanize import naturaldelta
+
+        return f"try again in {naturaldelta(wait_s)}, as it asks"
+    if status == 429:
+        return "try again later"
+    if status >= 500:
+        return "the registry is in trouble: try again later, or tell its administrator"
+    return ""
 
 
 def retry_after(value: str) -> float | None:
     """Return the seconds that a Retry-After header asks for, which also may be a date."""
     if value.strip().isdecimal():
-        return float(value)
+        return min(float(value), _FOREVER_S)
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
@@ -206,7 +219,7 @@ def retry_after(value: str) -> float | None:
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    return min(max(0.0, (when - datetime.now(UTC)).total_seconds()), _FOREVER_S)
 
 
 @contextlib.contextmanager
@@ -233,6 +246,12 @@ def translated(url: httpx.URL, *, transient: bool = True) -> Iterator[None]:
         raise NetworkError(
             f"{name} ends the TLS connection", why=_text(error), hint=hint
         ) from error
+    except httpx.RemoteProtocolError as error:
+        if "location header" in str(error):
+            raise NetworkError(f"{name} redirects to no address", why=_text(error)) from error
+        raise NetworkError(
+            f"the connection to {name} was cut", why=_text(error), transient=True
+        ) from error
     except httpx.TransportError as error:
         raise NetworkError(
             f"the connection to {name} was cut", why=_text(error), transient=True
@@ -249,7 +268,8 @@ def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> 
     if "WRONG_VERSION_NUMBER" in why or "RECORD_LAYER" in why:
         hint = "if it speaks plain HTTP, add --no-https"
         return PlainHttpError(f"{host} does not speak HTTPS", why=why, hint=hint)
-    return NetworkError(f"no connection to {host}", why=why, transient=transient)
+    hint = "check the name and the port, and this machine's network; HTTPS_PROXY names a proxy"
+    return NetworkError(f"no connection to {host}", why=why, hint=hint, transient=transient)
 
 
 def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
@@ -294,6 +314,8 @@ def _first_cause(error: Exception) -> str:
     cause: BaseException = error
     while found := cause.__cause__ or cause.__context__:
         cause = found
+    if isinstance(cause, socket.gaierror):
+        return one_line(cause.strerror or str(cause))
     number = cause.errno if isinstance(cause, OSError) else None
     if isinstance(cause, ssl.SSLError) or not number or number < 0:
         return _text(error)

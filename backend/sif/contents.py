@@ -31,7 +31,6 @@ from backend.squashfs.tree import Guard, resolve, walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
-    from types import TracebackType
 
 Layer = SquashfsReader | OverlayLayer
 Parts = list[tuple[int, Node]]
@@ -137,12 +136,7 @@ class ImageTree:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

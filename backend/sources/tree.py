@@ -21,7 +21,6 @@ from backend.escape import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
 
 _CHUNK = 1 << 20
 _MAX_MEMBERS = 100_000
@@ -134,12 +133,7 @@ class TarTree:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._unpacked:
             self._unpacked.close()
 
