@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from app.cli.progress import (
+from app.cli.sentences import (
     duration,
     headline,
     note_line,

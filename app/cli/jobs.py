@@ -182,7 +182,7 @@ def _begun(job: Job) -> str:
 
 
 def _elapsed(job: Job, now: float) -> str:
-    from app.cli.progress import duration
+    from app.cli.sentences import duration
 
     return duration(job.elapsed_s(now)) if job.started else "-"
 
@@ -257,7 +257,7 @@ def _details(job: Job, view: JobView) -> list[tuple[str, str]]:
 
 def _steps(view: JobView) -> list[tuple[str, str]]:
     """Return the steps of a build: what became of each, and how long it took."""
-    from app.cli.progress import duration
+    from app.cli.sentences import duration
 
     return [
         (

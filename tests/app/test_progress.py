@@ -14,7 +14,8 @@ from click.testing import CliRunner, Result
 
 from app.cli import progress as drawing
 from app.cli.common import json_option
-from app.cli.progress import duration, headline, reporting, size_text
+from app.cli.progress import reporting
+from app.cli.sentences import duration, headline, size_text
 from backend.errors import NotFoundError
 from backend.events import (
     Blob,
