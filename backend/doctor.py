@@ -34,6 +34,8 @@ _SLOW_S = 5.0
 """Seconds after which a program that only prints its version has hung."""
 _OLD_CRUN = (1, 8, 7)
 """The first version that copies the size of the terminal."""
+_LIMITING = frozenset({"cpu", "cpuset", "memory", "pids", "io", "blkio"})
+"""Controllers of cgroups that limits are made with."""
 _ROOMY = 2 << 30
 """Bytes that a cache should have free: a large image, unpacked."""
 
@@ -416,10 +418,23 @@ def _look_at_privileges() -> str:
 
 
 def _look_at_cgroups() -> str:
-    from backend.runtime.cgroups import delegated
+    from backend.runtime.cgroups import find_hierarchies
+    from backend.runtime.limits import find_scope
 
-    folder, controllers = delegated()
-    return f"{' '.join(controllers)} in {folder}"
+    if scope := find_scope():
+        return f"a scope of systemd, by {scope[0]}"
+    usable = []
+    refused = OSError(errno.ENOENT, "no cgroup controllers are delegated to you")
+    for hierarchy in find_hierarchies():
+        try:
+            hierarchy.check()
+        except OSError as error:
+            refused = error
+        else:
+            usable += sorted(hierarchy.controllers & _LIMITING)
+    if not usable:
+        raise refused
+    return f"{' '.join(usable)}"
 
 
 def _look_at_crun() -> str:

@@ -7,7 +7,7 @@ which lets an ordinary start of a container do without loading click.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,6 +54,7 @@ def _list(names: str, metavar: str, text: str, variable: str = "") -> Option:
 
 
 OPTIONS = (
+    _text("--profile", "NAME", "Also the flags of this name in config.toml."),
     _text("--runtime", "NAME|PATH", "crun, runc, builtin, or the path of one.", "RUNTIME"),
     _list("--bind -B", "SRC[:DST[:ro]]", "Show a file or folder of the host.", "BIND"),
     _list("--mount", "type=bind,source=SRC,destination=DST[,ro]", "The same, spelt out.", "MOUNT"),
@@ -101,6 +102,9 @@ OPTIONS = (
     _text("--memory-swap", "SIZE", "Memory and swap together.", "MEMORY_SWAP"),
     _text("--pids-limit", "N", "Processes.", "PIDS_LIMIT"),
     _text("--blkio-weight", "N", "Weight of its disk traffic, 10 to 1000.", "BLKIO_WEIGHT"),
+    _list("--blkio-weight-device", "DEVICE:WEIGHT", "The same for one device.", "BLKIO_DEVICE"),
+    _switch("--oom-kill-disable", "Let programs wait for memory, not die.", "OOM_KILL_DISABLE"),
+    _text("--apply-cgroups", "FILE", "Limits in a TOML file, as SingularityCE's.", "APPLY_CGROUPS"),
     _switch("--detach -d", "Run in the background and print the name."),
     _text("--name", "NAME", "Of a container in the background."),
     _switch("--no-https", "Talk HTTP to the registry.", "NO_HTTPS"),
@@ -254,19 +258,21 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
 
 def _existing(folder: str) -> str:
     from backend.errors import UsageError
+    from backend.escape import quoted
 
     if folder and not os.path.isdir(folder):
-        raise UsageError(f"no such folder for --workdir: {folder!r}")
+        raise UsageError(f"no such folder for --workdir: {quoted(folder)}")
     return os.path.realpath(folder) if folder else ""
 
 
 def _seccomp(entries: tuple[str, ...]) -> str:
     from backend.errors import UsageError
+    from backend.escape import quoted
 
     for entry in entries:
         kind, _, value = entry.partition(":")
         if kind != "seccomp" or not value:
-            raise UsageError(f"--security cannot do {entry!r}", hint="it takes seccomp:FILE")
+            raise UsageError(f"--security cannot do {quoted(entry)}", hint="it takes seccomp:FILE")
         return value
     return "default"
 
@@ -288,15 +294,24 @@ def _limits(read: _Reader) -> Limits:
         text = read.text(dest)
         return int(options.check_number(text, f"--{dest}", low, high)) if text else None
 
-    cpus = read.text("cpus")
-    return options.Limits(
-        cpus=options.check_number(cpus, "--cpus", 0.01, os.cpu_count() or 1) if cpus else None,
-        cpu_shares=number("cpu_shares", 2, 262144),
-        cpuset_cpus=read.text("cpuset_cpus"),
-        cpuset_mems=read.text("cpuset_mems"),
-        memory=size("memory"),
-        memory_reservation=size("memory_reservation"),
-        memory_swap=size("memory_swap"),
-        pids=number("pids_limit", -1, 1 << 22),
-        blkio_weight=number("blkio_weight", 10, 1000),
-    )
+    cpus, file = read.text("cpus"), read.text("apply_cgroups")
+    given: dict[str, Any] = {
+        "cpus": options.check_number(cpus, "--cpus", 0.01, os.cpu_count() or 1) if cpus else None,
+        "cpu_shares": number("cpu_shares", 2, 262144),
+        "cpuset_cpus": read.text("cpuset_cpus"),
+        "cpuset_mems": read.text("cpuset_mems"),
+        "memory": size("memory"),
+        "memory_reservation": size("memory_reservation"),
+        "memory_swap": size("memory_swap"),
+        "oom_kill_disable": read.is_on("oom_kill_disable"),
+        "pids": number("pids_limit", -1, 1 << 22),
+        "blkio_weight": number("blkio_weight", 10, 1000),
+    }
+    present = {name: value for name, value in given.items() if value}
+    weights = read.entries("blkio_weight_device")
+    if not file and not weights:
+        return options.Limits(**present)
+    from backend.runtime.limits import parse_device_weights, read_limits
+
+    from_file = read_limits(file) if file else {}
+    return options.Limits(**from_file | present | {"blkio_devices": parse_device_weights(weights)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from backend.errors import LaunchError
 from backend.runtime import builtin, container, instances, kernel, relay
+from backend.runtime.cgroups import open_doors
 from backend.runtime.seccomp import compile_filter
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def join(
     copier = relay.start(ours) if on_terminal else 0
     ours.close()
     try:
+        doors = open_doors(target)
         _enter(target)
     except OSError as error:
         raise LaunchError(
@@ -127,6 +129,8 @@ def join(
     if pid == 0:
         try:
             kernel.die_with_parent(parent)
+            for door in doors:
+                os.write(door, b"0")
             builtin.join(document, theirs if on_terminal else None, filter_code)
         finally:
             os._exit(125)

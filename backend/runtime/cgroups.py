@@ -1,130 +1,313 @@
-"""Limits, where a part of the version 2 cgroup tree is ours: a systemd session, a batch job."""
+"""Groups of the kernel's (cgroups) that hold a container to its limits, made below our own.
+
+Version 2 where a part of its tree is ours: as root, in a scope that systemd has delegated, in
+a batch job that hands its part on.  Version 1 where the host still has it and its folders can
+be written to, which is root's alone as a rule.  Only the container goes into the group; the
+launcher and the servers of its files stay outside.
+
+Groups do not vanish by themselves.  A keeper, which outlives a killed launcher for the moment
+that it takes, removes them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import time
+from dataclasses import dataclass
 
 from backend.errors import LaunchError
 
-TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from backend.runtime.options import Limits
-    from backend.runtime.plan import Cgroup
+    from collections.abc import Iterator, Mapping, Sequence
 
-_ROOT = "/sys/fs/cgroup"
-_PERIOD = 100_000
-"""Microseconds over which processor time is shared out."""
+    from backend.runtime.plan import Limit
+
+_PREFIX = "sifdeck."
+"""Of the groups' names, before the launcher's pid; not a container's name, which runc would use."""
+_REST = "sifdeck.rest"
+"""Where processes go that stand in the way: version 2 allows them in leaves of the tree only."""
+_PAUSE_S = 0.01
+_PATIENCE_S = 60.0
+"""How long the keeper waits for the last process of a killed container to be gone."""
 
 
-def delegated() -> tuple[str, tuple[str, ...]]:
-    """Return our cgroup's folder and the controllers that we may use below it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hierarchy:
+    """A tree of groups, and our place in it.
 
-    Raises:
-        OSError: There is no version 2 tree, or our part of it is not ours to change.
+    Attributes:
+        version: 1 or 2.
+        folder: Our own group.
+        controllers: What can be limited below it.
     """
-    if not os.path.exists(f"{_ROOT}/cgroup.controllers"):
-        raise OSError(errno.ENOENT, "not cgroup version 2", _ROOT)
-    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as lines:
-        path = next((line.strip()[3:] for line in lines if line.startswith("0::")), "/")
-    folder = f"{_ROOT}{path}".rstrip("/")
-    if not os.access(folder, os.W_OK) or not os.access(f"{folder}/cgroup.procs", os.W_OK):
-        raise OSError(errno.EACCES, "not delegated to you", folder)
+
+    version: int
+    folder: str
+    controllers: frozenset[str]
+
+    def check(self) -> None:
+        """Hold that we may make groups below ours.
+
+        Raises:
+            OSError: We may not.
+        """
+        writable = [self.folder, f"{self.folder}/cgroup.procs"]
+        if self.version == 2:
+            writable.append(f"{self.folder}/cgroup.subtree_control")
+        for path in writable:
+            if not os.access(path, os.W_OK):
+                raise OSError(errno.EACCES, "not delegated to you", path)
+
+
+def find_hierarchies(process: str = "self") -> list[Hierarchy]:
+    """Return the hierarchies that a process is in and that are mounted, version 2 first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        mounts = [line.split(" ") for line in lines if " - cgroup" in line]
+    found = []
+    with open(f"/proc/{process}/cgroup", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            _, names, path = line.rstrip("\n").split(":", 2)
+            for mount in reversed(mounts):  # a later one may cover an earlier one
+                if hierarchy := _seen_through(mount, names, path):
+                    found.append(hierarchy)
+                    break
+    return sorted(found, key=lambda one: -one.version)
+
+
+def _seen_through(mount: list[str], names: str, path: str) -> Hierarchy | None:
+    """Return what a mount shows of a line of /proc/PID/cgroup; None if it is another's."""
+    version, options = (1, mount[-1].strip().split(",")) if names else (2, [])
+    kind = mount[mount.index("-") + 1]
+    if kind != ("cgroup" if names else "cgroup2") or not set(names.split(",")) <= {*options, ""}:
+        return None
+    below = os.path.relpath(path, mount[3])
+    folder = os.path.normpath(f"{mount[4]}/{below}")
+    if below.startswith("..") or not os.path.exists(f"{folder}/cgroup.procs"):
+        return None
+    if version == 1:
+        return Hierarchy(version=1, folder=folder, controllers=frozenset(names.split(",")))
+    if os.path.basename(folder) == _REST:
+        folder = os.path.dirname(folder)
     with open(f"{folder}/cgroup.controllers", encoding="ascii") as file:
-        controllers = tuple(file.read().split())
-    if not controllers:
-        raise OSError(errno.ENOENT, "no controllers are delegated", folder)
-    return folder, controllers
+        return Hierarchy(version=2, folder=folder, controllers=frozenset(file.read().split()))
 
 
-def settings(limits: Limits) -> dict[str, str]:
-    """Return what is written where to hold a cgroup to the limits; empty for no limits.
-
-    The keys are names of files of cgroup version 2; a controller is what stands before the dot.
-    """
-    wanted: dict[str, str] = {}
-    if limits.cpus is not None:
-        wanted["cpu.max"] = f"{int(limits.cpus * _PERIOD)} {_PERIOD}"
-    if limits.cpu_shares is not None:  # 2..262144 of version 1 to 1..10000, as the kernel's docs
-        wanted["cpu.weight"] = str(1 + (limits.cpu_shares - 2) * 9999 // 262142)
-    if limits.cpuset_cpus:
-        wanted["cpuset.cpus"] = limits.cpuset_cpus
-    if limits.cpuset_mems:
-        wanted["cpuset.mems"] = limits.cpuset_mems
-    if limits.memory is not None:
-        wanted["memory.max"] = _amount(limits.memory)
-    if limits.memory_reservation is not None:
-        wanted["memory.low"] = _amount(limits.memory_reservation)
-    if limits.memory_swap is not None:
-        both, memory = limits.memory_swap, limits.memory or 0
-        wanted["memory.swap.max"] = "max" if both < 0 else str(max(0, both - memory))
-    if limits.pids is not None:
-        wanted["pids.max"] = _amount(limits.pids)
-    if limits.blkio_weight is not None:
-        wanted["io.weight"] = str(1 + (limits.blkio_weight - 10) * 9999 // 990)
-    return wanted
-
-
-def _amount(number: int) -> str:
-    return "max" if number < 0 else str(number)
-
-
-def check(limits: Limits) -> tuple[str, dict[str, str]]:
-    """Return the folder of our cgroup and the settings, if this host can honour them.
+def choose_groups(limits: Sequence[Limit]) -> list[tuple[Hierarchy, dict[str, str]]]:
+    """Return where groups shall be made, and what shall be written to which file of each.
 
     Raises:
-        LaunchError: It cannot.
+        LaunchError: This host cannot hold a container to one of the limits.
     """
-    wanted = settings(limits)
-    if not wanted:
-        return "", {}
+    hierarchies = find_hierarchies()
+    chosen: dict[str, tuple[Hierarchy, dict[str, str]]] = {}
+    for limit in limits:
+        hierarchy, files = _choose(limit, hierarchies)
+        chosen.setdefault(hierarchy.folder, (hierarchy, {}))[1].update(files)
+    return list(chosen.values())
+
+
+def _choose(limit: Limit, hierarchies: list[Hierarchy]) -> tuple[Hierarchy, Mapping[str, str]]:
+    reasons = []
+    for hierarchy in hierarchies:
+        files = limit["files"] if hierarchy.version == 2 else limit["legacy_files"]
+        name = limit["controller"] if hierarchy.version == 2 else limit["legacy"]
+        if not files or name not in hierarchy.controllers:
+            continue
+        try:
+            hierarchy.check()
+        except OSError as error:
+            reasons.append(f"{error.filename}: {error.strerror}")
+        else:
+            return hierarchy, files
+    raise LaunchError(
+        f"this host cannot hold a container to limits of {limit['what']}",
+        why="; ".join(reasons) or f"no cgroup controller {limit['controller']} is delegated to you",
+        hint="start it where cgroup version 2 is delegated (a systemd user session, a batch job), "
+        "or leave out the limits; see: sifdeck doctor",
+    )
+
+
+class Groups:
+    """The groups of one container.
+
+    Attributes:
+        doors: Open files; a process enters the groups by writing ``0`` into each.
+
+    Args:
+        limits: What they hold it to.
+
+    Raises:
+        LaunchError: The kernel does not take a limit.
+    """
+
+    def __init__(self, limits: Sequence[Limit]) -> None:
+        chosen = choose_groups(limits)
+        name = f"{_PREFIX}{os.getpid()}"
+        self.doors: list[int] = []
+        self._keeper = _Keeper([f"{hierarchy.folder}/{name}" for hierarchy, _ in chosen])
+        try:
+            for hierarchy, files in chosen:
+                with _locked(hierarchy.folder):
+                    group = f"{hierarchy.folder}/{name}"
+                    _sweep(hierarchy.folder)
+                    os.mkdir(group)
+                    _hand_on(hierarchy, {file.partition(".")[0] for file in files})
+                for file, value in files.items():
+                    _write(f"{group}/{file}", value)
+                self.doors.append(_open_door(group))
+        except OSError as error:
+            self.remove()
+            raise LaunchError(
+                "the kernel does not take the limits",
+                why=f"{error.filename}: {error.strerror}",
+                hint="leave out the one that is named, or choose another value",
+            ) from error
+
+    def remove(self) -> None:
+        """Remove the groups; every process in them must have ended."""
+        for door in self.doors:
+            os.close(door)
+        self.doors.clear()
+        self._keeper.finish()
+
+
+class _Keeper:
+    """A process that removes groups when ours has ended, however it did."""
+
+    def __init__(self, groups: list[str]) -> None:
+        waiting, self._alive = os.pipe()
+        self._pid = os.fork()
+        if self._pid:
+            os.close(waiting)
+            return
+        try:
+            os.setsid()
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(waiting, 3)
+            for descriptor in range(3):
+                os.dup2(nowhere, descriptor)
+            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
+            os.read(3, 1)  # ends with the last process that has the other side
+            _remove(groups)
+        finally:
+            os._exit(0)
+
+    def finish(self) -> None:
+        os.close(self._alive)
+        with contextlib.suppress(ChildProcessError):  # killed, and collected with the others
+            os.waitpid(self._pid, 0)
+
+
+def _remove(groups: list[str]) -> None:
+    end = time.monotonic() + _PATIENCE_S
+    while groups and time.monotonic() < end:
+        for group in list(groups):
+            folder = os.path.dirname(group)
+            try:
+                with _locked(folder):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.rmdir(group)
+                    _let_back_in(folder)
+            except OSError:  # its last process is just ending
+                continue
+            groups.remove(group)
+        time.sleep(_PAUSE_S if groups else 0)
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Keep others of us from making or removing groups in a folder meanwhile."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        folder, controllers = delegated()
-    except OSError as error:
-        raise LaunchError(
-            "this host cannot hold a container to limits",
-            why=f"{error.filename}: {error.strerror}",
-            hint="start it in a session with a delegated cgroup (systemd-run --user --scope), "
-            "or leave out the limits; see: sifdeck doctor",
-        ) from error
-    missing = {name.partition(".")[0] for name in wanted} - set(controllers)
-    if missing:
-        raise LaunchError(
-            f"this host does not hand on the cgroup controllers {', '.join(sorted(missing))}",
-            why=f"{folder} has {' '.join(controllers)} only",
-            hint="an administrator can delegate them: Delegate=yes for user@.service",
-        )
-    return folder, wanted
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
-def enter(wanted: Cgroup) -> None:
-    """Make a group with the limits below ours, and move this process into it.
-
-    It stays, empty, when we end; the next start of a container removes it.
-
-    Raises:
-        LaunchError: The kernel does not take the limits.
-    """
-    folder = wanted["folder"]
-    for name in os.listdir(folder):
-        if name.startswith("sifdeck-"):
-            with contextlib.suppress(OSError):  # still in use
+def _sweep(folder: str) -> None:
+    """Remove what was left where somebody killed a keeper, too."""
+    for name in _groups_in(folder):
+        if not os.path.exists(f"/proc/{name.removeprefix(_PREFIX)}"):
+            with contextlib.suppress(OSError):
                 os.rmdir(f"{folder}/{name}")
-    group = f"{folder}/sifdeck-{os.getpid()}"
-    controllers = sorted({name.partition(".")[0] for name in wanted["settings"]})
-    try:
-        os.mkdir(group)
-        _write(f"{folder}/cgroup.subtree_control", " ".join(f"+{name}" for name in controllers))
-        for name, value in wanted["settings"].items():
-            _write(f"{group}/{name}", value)
-        _write(f"{group}/cgroup.procs", "0")
-    except OSError as error:
-        raise LaunchError(
-            "the kernel does not take the limits",
-            why=f"{error.filename}: {error.strerror}",
-            hint="start it in a group of its own: systemd-run --user --scope -p Delegate=yes",
-        ) from error
+
+
+def _groups_in(folder: str) -> list[str]:
+    return [name for name in os.listdir(folder) if name.removeprefix(_PREFIX).isdigit()]
+
+
+def _hand_on(hierarchy: Hierarchy, controllers: set[str]) -> None:
+    """Let a hierarchy's new groups use the controllers."""
+    if hierarchy.version == 1:
+        if "cpuset" in controllers:  # new groups have no processors and no memory to begin with
+            _copy_cpuset(hierarchy.folder)
+        return None
+    control = f"{hierarchy.folder}/cgroup.subtree_control"
+    with open(control, encoding="ascii") as file:
+        missing = sorted(controllers - set(file.read().split()))
+    if not missing:
+        return None
+    wanted = " ".join(f"+{name}" for name in missing)
+    end = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return _write(control, wanted)
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+        _clear_out(hierarchy.folder)
+
+
+def _clear_out(folder: str) -> None:
+    """Move the processes of a group into a leaf below it, so that it may hand on controllers."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(f"{folder}/{_REST}")
+    _move(folder, f"{folder}/{_REST}")
+
+
+def _let_back_in(folder: str) -> None:
+    """Undo :func:`_clear_out` when the last of our groups has gone."""
+    rest = f"{folder}/{_REST}"
+    if _groups_in(folder) or not os.path.isdir(rest):
+        return
+    control = f"{folder}/cgroup.subtree_control"
+    with open(control, encoding="ascii") as file:
+        handed_on = file.read().split()
+    _write(control, " ".join(f"-{name}" for name in handed_on))
+    _move(rest, folder)
+    os.rmdir(rest)
+
+
+def _move(source: str, target: str) -> None:
+    with open(f"{source}/cgroup.procs", encoding="ascii") as file:
+        processes = file.read().split()
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            _write(f"{target}/cgroup.procs", process)
+
+
+def _copy_cpuset(folder: str) -> None:
+    group = f"{folder}/{_PREFIX}{os.getpid()}"
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with open(f"{folder}/{name}", encoding="ascii") as file:
+            _write(f"{group}/{name}", file.read().strip())
+
+
+def open_doors(process: int) -> list[int]:
+    """Return where a process writes ``0`` to join the groups of ours that another is in."""
+    folders = [one.folder for one in find_hierarchies(str(process))]
+    ours = [one for one in folders if os.path.basename(one).startswith(_PREFIX)]
+    return [_open_door(folder) for folder in ours]
+
+
+def _open_door(group: str) -> int:
+    # Opened early: later another mount may hide it, and we may be somebody else.
+    return os.open(f"{group}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _write(path: str, text: str) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from backend.runtime.image import RunnableImage
     from backend.runtime.mounts import Mounts
     from backend.runtime.options import RunOptions
-    from backend.runtime.plan import Cgroup, Namespace, Plan, Rootfs
+    from backend.runtime.plan import Limit, Namespace, Plan, Rootfs
 
 _DEFAULT_UMASK = 0o022
 
@@ -80,7 +80,8 @@ def become_launcher(wanted: Plan) -> NoReturn:
     launcher = os.path.join(os.path.dirname(__file__), "launch.py")
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-I", "-S", launcher, str(descriptor)])
+    command = [*wanted["scope"], sys.executable, "-I", "-S", launcher, str(descriptor)]
+    os.execv(command[0], command)
 
 
 def _find_devices(options: RunOptions) -> Grants:
@@ -159,6 +160,7 @@ def _assemble(
     runnable, options, caller = asked
     identity, session = container.identity, mounts.place.session
     document = describe(container)
+    limits, scope = _limits(options, runtime)
     file_systems = storage.choose(runnable, options, identity, caller, report)
     return {
         "image": runnable.path,
@@ -186,7 +188,8 @@ def _assemble(
             }
             for port in options.publish
         ],
-        "cgroup": _cgroup(options),
+        "limits": limits,
+        "scope": scope,
         "exit_file": "",
         "ready": -1,
     }
@@ -231,13 +234,21 @@ def _network(options: RunOptions) -> str:
     return program
 
 
-def _cgroup(options: RunOptions) -> Cgroup | None:
-    if options.limits == Limits():
-        return None
-    from backend.runtime.cgroups import check
+def _limits(options: RunOptions, runtime: Engine) -> tuple[list[Limit], list[str]]:
+    """Return what holds the container to its limits, and what the launcher starts through.
 
-    folder, wanted = check(options.limits)
-    return {"folder": folder, "settings": wanted}
+    Raises:
+        LaunchError: This host cannot do that.
+    """
+    if options.limits == Limits():
+        return [], []
+    from backend.runtime import cgroups, limits
+
+    wanted = limits.describe_limits(options.limits, runtime.kind)
+    scope = limits.find_scope()
+    if not scope:
+        cgroups.choose_groups(wanted)
+    return wanted, scope
 
 
 def _rootfs(container: Container, mounts: Mounts) -> Rootfs:

@@ -24,7 +24,6 @@ import sys
 from backend.errors import LaunchError, explain
 from backend.runtime import (
     attached,
-    cgroups,
     filesystems,
     kernel,
     namespaces,
@@ -76,9 +75,20 @@ def _translate(wanted: Plan, error: OSError) -> LaunchError:
 
 
 def _launch(wanted: Plan) -> int:
+    if not wanted["limits"]:
+        return _contain(wanted, [])
+    from backend.runtime.cgroups import Groups
+
+    groups = Groups(wanted["limits"])
+    try:
+        return _contain(wanted, groups.doors)
+    finally:
+        groups.remove()
+
+
+def _contain(wanted: Plan, doors: list[int]) -> int:
+    """Run the container in the groups behind ``doors`` and return its status."""
     kind = wanted["runtime_kind"]
-    if wanted["cgroup"]:
-        cgroups.enter(wanted["cgroup"])
     terminal = attached.Terminal() if wanted["terminal"] else None
     _enter(wanted)
     servers = filesystems.Servers()
@@ -95,7 +105,7 @@ def _launch(wanted: Plan) -> int:
         before: set[int | signal.Signals] = signal.pthread_sigmask(signal.SIG_BLOCK, everything)
         if not wanted["share_pids"]:
             kernel.unshare(kernel.CLONE_NEWPID, "pid namespace")
-        runtime = _start_runtime(wanted, before, peer)
+        runtime = _start_runtime(wanted, before, peer, doors)
         if wanted["ready"] >= 0:
             os.write(wanted["ready"], b"r")
             os.close(wanted["ready"])
@@ -225,7 +235,7 @@ def _start_relay(servers: filesystems.Servers) -> socket.socket:
 
 
 def _start_runtime(
-    wanted: Plan, mask: set[int | signal.Signals], peer: socket.socket | None
+    wanted: Plan, mask: set[int | signal.Signals], peer: socket.socket | None, doors: list[int]
 ) -> int:
     """Start the runtime as the first process of the new pid namespace; return its pid."""
     parent = os.getpid()
@@ -236,6 +246,8 @@ def _start_runtime(
         if wanted["ready"] >= 0:
             os.close(wanted["ready"])
         kernel.die_with_parent(parent)
+        for door in doors:
+            os.write(door, b"0")
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         # fuse-overlayfs needs the outer /proc, so the new one gets a mount namespace more.
         kernel.unshare(kernel.CLONE_NEWNS, "mount namespace")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from backend.errors import UsageError
-from backend.escape import one_line
+from backend.escape import quoted
 
 Action = Literal["run", "exec", "shell"]
 
@@ -83,8 +83,11 @@ class Limits:
         memory: Bytes.
         memory_reservation: Bytes.
         memory_swap: Bytes of memory and swap together; -1 for no limit.
-        pids: Processes; -1 for no limit.
+        oom_kill_disable: Let programs wait for memory instead of being killed.
+        pids: Processes; 0 and -1 for no limit.
         blkio_weight: 10 to 1000.
+        blkio_devices: ``MAJOR:MINOR WEIGHT``, the same for one device.
+        unified: Other files of cgroup version 2, by name.
     """
 
     cpus: float | None = None
@@ -94,8 +97,11 @@ class Limits:
     memory: int | None = None
     memory_reservation: int | None = None
     memory_swap: int | None = None
+    oom_kill_disable: bool = False
     pids: int | None = None
     blkio_weight: int | None = None
+    blkio_devices: tuple[str, ...] = ()
+    unified: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +212,7 @@ def _parse_bind(text: str) -> Bind:
     options = set(fields[2].split(",")) if len(fields) > 2 else set()
     if len(fields) > 3 or not fields[0] or not options <= _BIND_OPTIONS:
         raise UsageError(
-            f"not a bind: {one_line(text, limit=120)!r}", hint="write it as SRC[:DST[:ro]]"
+            f"not a bind: {quoted(text, limit=120)}", hint="write it as SRC[:DST[:ro]]"
         )
     source = os.path.abspath(os.path.expanduser(fields[0]))
     target = fields[1] if len(fields) > 1 and fields[1] else source
@@ -220,9 +226,9 @@ def check_bind(source: str, target: str, *, read_only: bool) -> Bind:
         UsageError: It is not.
     """
     if not target.startswith("/"):
-        raise UsageError(f"a bind's place in the container is absolute, not {one_line(target)!r}")
+        raise UsageError(f"a bind's place in the container is absolute, not {quoted(target)}")
     if not os.path.exists(source):
-        raise UsageError(f"cannot bind {one_line(source)!r}: it does not exist on this host")
+        raise UsageError(f"cannot bind {quoted(source)}: it does not exist on this host")
     return Bind(source=source, target=os.path.normpath(target), read_only=read_only)
 
 
@@ -246,7 +252,7 @@ def parse_environment(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
         name, equals, value = text.partition("=")
         if not re.fullmatch(_VARIABLE, name):
             raise UsageError(
-                f"not a variable: {one_line(name, limit=60)!r}", hint="write it as --env NAME=value"
+                f"not a variable: {quoted(name, limit=60)}", hint="write it as --env NAME=value"
             )
         if equals or name in os.environ:
             found.append((name, value if equals else os.environ[name]))
@@ -263,11 +269,9 @@ def read_env_file(path: str) -> tuple[tuple[str, str], ...]:
         with open(path, "rb") as file:
             data = file.read(_MAX_ENV_FILE + 1)
     except OSError as error:
-        raise UsageError(
-            f"cannot read the env file {one_line(path)!r}: {error.strerror}"
-        ) from error
+        raise UsageError(f"cannot read the env file {quoted(path)}: {error.strerror}") from error
     if len(data) > _MAX_ENV_FILE:
-        raise UsageError(f"the env file {one_line(path)!r} is larger than 1 MiB")
+        raise UsageError(f"the env file {quoted(path)} is larger than 1 MiB")
     lines = (line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines())
     wanted = [line.removeprefix("export ") for line in lines if line and not line.startswith("#")]
     return tuple((name, _unquote(value)) for name, value in parse_environment(tuple(wanted)))
@@ -286,9 +290,7 @@ def check_absolute(path: str, option: str) -> str:
         UsageError: It is neither.
     """
     if path and not path.startswith("/"):
-        raise UsageError(
-            f"{option} takes an absolute path of the container, not {one_line(path)!r}"
-        )
+        raise UsageError(f"{option} takes an absolute path of the container, not {quoted(path)}")
     return path
 
 
@@ -301,7 +303,7 @@ def check_user(spec: str) -> str:
     user, colon, group = spec.partition(":")
     if (not user and spec) or (colon and not group) or ":" in group or "\n" in spec:
         raise UsageError(
-            f"not a user: {one_line(spec, limit=60)!r}", hint="write --user UID|NAME[:GID|GROUP]"
+            f"not a user: {quoted(spec, limit=60)}", hint="write --user UID|NAME[:GID|GROUP]"
         )
     return spec
 
@@ -326,7 +328,7 @@ def _parse_mount(text: str) -> Bind:
     image_source = pairs.pop("image-src", "")
     if pairs.pop("type", "bind") != "bind" or pairs or not source or not target:
         raise UsageError(
-            f"not a mount: {one_line(text, limit=120)!r}",
+            f"not a mount: {quoted(text, limit=120)}",
             hint="write it as type=bind,source=SRC,destination=DST[,ro]",
         )
     if image_source not in {"", "/"}:
@@ -346,7 +348,7 @@ def parse_data(texts: tuple[str, ...]) -> tuple[Bind, ...]:
         source, colon, target = text.rpartition(":")
         if not colon or not source:
             raise UsageError(
-                f"not a data container: {one_line(text, limit=120)!r}", hint="write FILE:DEST"
+                f"not a data container: {quoted(text, limit=120)}", hint="write FILE:DEST"
             )
         bind = check_bind(os.path.abspath(source), target, read_only=True)
         found.append(replace(bind, is_image=True))
@@ -366,7 +368,7 @@ def parse_overlays(texts: tuple[str, ...]) -> tuple[Overlay, ...]:
             path, access = text, "rw"
         source = os.path.realpath(os.path.expanduser(path))
         if not os.path.exists(source):
-            raise UsageError(f"no such overlay: {one_line(path)!r}")
+            raise UsageError(f"no such overlay: {quoted(path)}")
         found.append(Overlay(source=source, read_only=access == "ro"))
     sources = [overlay.source for overlay in found]
     if len(set(sources)) < len(sources):
@@ -387,7 +389,7 @@ def parse_publish(texts: tuple[str, ...]) -> tuple[Publish, ...]:
         numbers = (rest, ports.rpartition(":")[2])
         if protocol not in {"", "tcp", "udp"} or not all(_is_port(number) for number in numbers):
             raise UsageError(
-                f"not a port: {one_line(text, limit=60)!r}", hint="write -p HOST:CONTAINER[/udp]"
+                f"not a port: {quoted(text, limit=60)}", hint="write -p HOST:CONTAINER[/udp]"
             )
         kind: Literal["tcp", "udp"] = "udp" if protocol == "udp" else "tcp"
         host, container = (int(number) for number in numbers)
@@ -409,7 +411,7 @@ def parse_size(text: str) -> int:
         return -1
     match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not match:
-        raise UsageError(f"not a size: {one_line(text, limit=40)!r}", hint="such as 512m or 2g")
+        raise UsageError(f"not a size: {quoted(text, limit=40)}", hint="such as 512m or 2g")
     return int(match[1]) << 10 * "bkmgt".index(match[2].lower() or "b")
 
 
@@ -429,7 +431,7 @@ def parse_capabilities(texts: tuple[str, ...]) -> frozenset[str]:
         elif short in NAMES:
             found.add(f"CAP_{short}")
         elif short:
-            raise UsageError(f"no such capability: {one_line(name, limit=60)!r}")
+            raise UsageError(f"no such capability: {quoted(name, limit=60)}")
     return frozenset(found)
 
 
@@ -443,7 +445,7 @@ def parse_no_mount(texts: tuple[str, ...]) -> frozenset[str]:
     for word in words:
         if not word.startswith("/") and word not in NO_MOUNT:
             raise UsageError(
-                f"--no-mount cannot leave out {one_line(word, limit=60)!r}",
+                f"--no-mount cannot leave out {quoted(word, limit=60)}",
                 hint=f"it takes {', '.join(sorted(NO_MOUNT))}, or an absolute path",
             )
     return frozenset(words)
@@ -462,7 +464,7 @@ def check_dns(text: str) -> tuple[str, ...]:
         try:
             ipaddress.ip_address(word)
         except ValueError as error:
-            raise UsageError(f"not an address: {one_line(word, limit=60)!r}") from error
+            raise UsageError(f"not an address: {quoted(word, limit=60)}") from error
     return found
 
 
@@ -477,7 +479,7 @@ def check_hostname(name: str, *, own: bool) -> str:
         UsageError: It is no host name.
     """
     if name and not re.fullmatch(_HOSTNAME, name):
-        raise UsageError(f"not a host name: {one_line(name, limit=80)!r}")
+        raise UsageError(f"not a host name: {quoted(name, limit=80)}")
     return name or (os.uname().nodename if own else "")
 
 
@@ -494,7 +496,7 @@ def choose_network(wanted: str, *, own: bool) -> Literal["host", "none", "privat
     if wanted in {"private", "pasta", "slirp4netns"}:
         return "private"
     raise UsageError(
-        f"no such network: {one_line(wanted, limit=60)!r}", hint="it is host, none or private"
+        f"no such network: {quoted(wanted, limit=60)}", hint="it is host, none or private"
     )
 
 
@@ -510,5 +512,5 @@ def check_number(text: str, option: str, low: float, high: float) -> float:
         value = float("nan")
     if not low <= value <= high:
         name = option.replace("_", "-")
-        raise UsageError(f"{name} takes a number from {low:g} to {high:g}, not {one_line(text)!r}")
+        raise UsageError(f"{name} takes a number from {low:g} to {high:g}, not {quoted(text)}")
     return value

@@ -50,11 +50,18 @@ if TYPE_CHECKING:
         protocol: str
         address: str
 
-    class Cgroup(TypedDict):
-        """Where a group of our own is made, and the files that are written in it."""
+    class Limit(TypedDict):
+        """What holds a container to one limit; ``what`` is the flag, for messages.
 
-        folder: str
-        settings: dict[str, str]
+        ``files`` of ``controller`` in cgroup version 2, or ``legacy_files`` of ``legacy`` in
+        version 1; either may be empty, where that version has no such limit.
+        """
+
+        what: str
+        controller: str
+        legacy: str
+        files: dict[str, str]
+        legacy_files: dict[str, str]
 
     class Rootfs(TypedDict):
         """What to prepare in the root file system before the runtime starts.
@@ -78,7 +85,8 @@ if TYPE_CHECKING:
         """Everything that the launcher needs; ``layers`` are base first.
 
         ``become_root`` says that the runtime runs as id 0 of the launcher's namespace, which
-        is a subordinate id, while the launcher stays the caller.  In the background the exit
+        is a subordinate id, while the launcher stays the caller.  ``scope`` is a command that the
+        launcher is started through, so that it may set ``limits``.  In the background the exit
         status goes to ``exit_file``, and a byte to the descriptor ``ready`` once it runs; in
         the foreground these are empty and -1.
         """
@@ -104,7 +112,8 @@ if TYPE_CHECKING:
         terminal: bool
         network: str
         ports: list[Port]
-        cgroup: Cgroup | None
+        limits: list[Limit]
+        scope: list[str]
         exit_file: str
         ready: int
 

@@ -1,0 +1,83 @@
+"""A part of the tree of cgroup version 2, handed on to a user as systemd or a batch system does.
+
+Made with the one controller that a host with version 1 leaves to version 2: huge pages.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.support.users import Somebody
+
+_CONTROLLER = "hugetlb"
+
+
+class Delegated:
+    """A group that belongs to a user, on a host that has version 2 only.
+
+    Attributes:
+        folder: Of the group that the user's processes begin in, as this process sees it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def command(self, who: Somebody, argv: Sequence[str]) -> list[str]:
+        """Return the command that runs ``argv`` as somebody, in the group."""
+        script = (
+            'echo $$ >"$1/cgroup.procs"; shift; umount -lR /sys/fs/cgroup; '
+            'mount -t cgroup2 none /sys/fs/cgroup; exec "$@"'
+        )
+        return [
+            "unshare",
+            "--mount",
+            "sh",
+            "-ec",
+            script,
+            "sh",
+            str(self.folder),
+            *who.command(argv),
+        ]
+
+    def groups(self) -> list[str]:
+        """Return the names of all groups below the user's."""
+        return sorted(path.name for path in self.folder.rglob("*") if path.is_dir())
+
+
+@contextlib.contextmanager
+def delegated(who: Somebody) -> Iterator[Delegated]:
+    """Make such a group; skip by name where the kernel has none to give."""
+    root = _unified()
+    tree = root / f"sifdeck-test-{uuid.uuid4().hex[:8]}"
+    handing = (root / "cgroup.subtree_control").read_text().split()
+    (root / "cgroup.subtree_control").write_text(f"+{_CONTROLLER}")
+    made = Delegated(tree / "job")
+    try:
+        made.folder.mkdir(parents=True)
+        (tree / "cgroup.subtree_control").write_text(f"+{_CONTROLLER}")
+        for path in (made.folder, *made.folder.glob("cgroup.*")):
+            shutil.chown(path, who.uid, who.gid)
+        yield made
+    finally:
+        for folder, _, _ in os.walk(tree, topdown=False):
+            Path(folder).rmdir()
+        if _CONTROLLER not in handing:
+            (root / "cgroup.subtree_control").write_text(f"-{_CONTROLLER}")
+
+
+def _unified() -> Path:
+    for root in (Path("/sys/fs/cgroup"), Path("/sys/fs/cgroup/unified")):
+        controllers = root / "cgroup.controllers"
+        if controllers.exists() and _CONTROLLER in controllers.read_text().split():
+            return root
+    pytest.skip(f"no cgroup version 2 with {_CONTROLLER}")
