@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import containers
-from tests.support.cgroups import delegated
+from tests.support.cgroups import delegated, login_session
 from tests.support.users import WITH_ONE, WITH_RANGE, somebody
 
 if TYPE_CHECKING:
@@ -135,3 +135,21 @@ def test_who_has_none_gets_a_clear_word(name: str, busybox: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 125
     assert "cannot hold a container to limits of --pids-limit" in done.stderr
+
+
+def test_systemd_is_asked_for_a_group(busybox: Path) -> None:
+    limits = busybox.parent / "scope.toml"
+    limits.write_text('[unified]\n"hugetlb.2MB.max" = "4194304"\n')
+    who = somebody(WITH_RANGE)
+    script = "cat /proc/self/cgroup; cat /sys/fs/cgroup/*/*/*/run-*/sifdeck.[0-9]*/hugetlb.2MB.max"
+    argv = [containers.SIFDECK, "exec", "--apply-cgroups", str(limits), str(busybox)]
+    with login_session(who, [*argv, "sh", "-c", script]) as command:
+        environment = who.environment() | {"XDG_RUNTIME_DIR": "/run/user"}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd="/", timeout=120,
+            check=False,
+        )  # fmt: skip
+    own, limit = done.stdout.splitlines()[-2:]
+    assert "/app.slice/run-" in own, done.stderr
+    assert ".scope/sifdeck." in own
+    assert limit == "4194304"

@@ -20,6 +20,31 @@ if TYPE_CHECKING:
     from tests.support.users import Somebody
 
 _CONTROLLER = "hugetlb"
+_SESSION = """
+tree=$1 user=$2; shift 2
+echo $$ >"$tree/cgroup.procs"
+exec unshare --cgroup --mount sh -ec '
+user=$1; shift
+umount -lR /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup
+cd /sys/fs/cgroup; mkdir -p user.slice/manager/app.slice user.slice/manager/terminal; cd user.slice
+chown -R "$user" manager
+mount -t tmpfs none /run; mkdir -p /run/systemd/system
+mkdir -m 700 /run/user; chown "$user" /run/user; export XDG_RUNTIME_DIR=/run/user
+echo $$ >manager/cgroup.procs
+setpriv --reuid="$user" --regid="$user" --init-groups \
+    /lib/systemd/systemd --user --unit=basic.target --log-target=null & manager=$!
+echo $$ >manager/terminal/cgroup.procs
+tries=0
+until test -S /run/user/systemd/private && ! grep -q . manager/cgroup.procs; do
+    tries=$((tries + 1)); test $tries -lt 1200; sleep 0.05
+done
+for folder in .. . manager manager/app.slice; do echo +hugetlb >$folder/cgroup.subtree_control; done
+status=0; "$@" || status=$?
+kill $manager; wait $manager || true
+exit $status
+' sh "$user" "$@"
+"""
+"""A terminal of a desktop session as systemd's user manager starts it, with that manager."""
 
 
 class Delegated:
@@ -57,17 +82,34 @@ class Delegated:
 @contextlib.contextmanager
 def delegated(who: Somebody) -> Iterator[Delegated]:
     """Make such a group; skip by name where the kernel has none to give."""
-    root = _unified()
-    tree = root / f"sifdeck-test-{uuid.uuid4().hex[:8]}"
-    handing = (root / "cgroup.subtree_control").read_text().split()
-    (root / "cgroup.subtree_control").write_text(f"+{_CONTROLLER}")
-    made = Delegated(tree / "job")
-    try:
-        made.folder.mkdir(parents=True)
+    with _tree() as tree:
+        made = Delegated(tree / "job")
+        made.folder.mkdir()
         (tree / "cgroup.subtree_control").write_text(f"+{_CONTROLLER}")
         for path in (made.folder, *made.folder.glob("cgroup.*")):
             shutil.chown(path, who.uid, who.gid)
         yield made
+
+
+@contextlib.contextmanager
+def login_session(who: Somebody, argv: Sequence[str]) -> Iterator[list[str]]:
+    """Give the command that runs ``argv`` for somebody who has logged in, with systemd as init."""
+    if not Path("/lib/systemd/systemd").exists() or not shutil.which("systemd-run"):
+        pytest.skip("no systemd")
+    with _tree() as tree:
+        yield ["sh", "-ec", _SESSION, "sh", str(tree), str(who.uid), *who.command(argv)]
+
+
+@contextlib.contextmanager
+def _tree() -> Iterator[Path]:
+    """Make a group of our own that hands on the controller."""
+    root = _unified()
+    tree = root / f"sifdeck-test-{uuid.uuid4().hex[:8]}"
+    handing = (root / "cgroup.subtree_control").read_text().split()
+    (root / "cgroup.subtree_control").write_text(f"+{_CONTROLLER}")
+    try:
+        tree.mkdir()
+        yield tree
     finally:
         for folder, _, _ in os.walk(tree, topdown=False):
             Path(folder).rmdir()
