@@ -25,13 +25,16 @@ from textual.worker import WorkerCancelled
 
 from app import clipboard
 from app.board import Board
-from app.commands import BY_ID, check_keys
+from app.commands import BY_ID, CommandLine, check_keys
 from app.driver import QuietDriver
 from app.forms import (
+    BACKGROUND,
     WINDOW,
+    RunPlaces,
     after,
     build_form,
     custom_form,
+    profile_flags,
     pull_form,
     pulls_form,
     run_form,
@@ -70,13 +73,13 @@ if TYPE_CHECKING:
     from textual.driver import Driver
     from textual.screen import Screen
 
-    from app.commands import CommandLine
     from app.desk import Desk
     from app.forms import Form
 
 _BEAT_S = 1.0
 """Seconds between two looks at the jobs while some run and nothing happens."""
-_LOGIN_S = 60.0
+_TOOL_S = 60.0
+"""Seconds that a command may take which asks a registry, or changes a setting."""
 _NOTICES = 200
 _MOUSE_MODES = (1000, 1002, 1003, 1006)
 
@@ -118,6 +121,7 @@ class Deck(App[int]):
         super().__init__()
         self.desk = desk
         self.board = Board(desk.jobs)
+        self._profiles = dict(desk.config.profiles)
         self._watch: Watch | None = None
         self._looking = False
         self._has_mouse = desk.config.mouse
@@ -486,7 +490,7 @@ class Deck(App[int]):
         command = event.form.compose(answers)
         argv = (*OURSELVES, *command.argv)
         try:
-            await run_tool(argv, timeout_s=_LOGIN_S, stdin=f"{answers['password']}\n".encode())
+            await run_tool(argv, timeout_s=_TOOL_S, stdin=f"{answers['password']}\n".encode())
         except ToolError as error:
             self._show(_explained(error, str(command)))
         else:
@@ -499,13 +503,36 @@ class Deck(App[int]):
         """Ask how, then give the container the terminal."""
         from app.dialogs.fill import FillDialog
 
-        window = self.desk.config.terminal == "window"
-        form = run_form(
-            event.image, verb=event.verb, in_tmux=self.desk.in_tmux, prefer_window=window
+        memory = self.desk.memory
+        places = RunPlaces(
+            in_tmux=self.desk.in_tmux,
+            prefer_window=self.desk.config.terminal == "window",
+            profiles=self._profiles,
+            profile=memory.profile,
         )
+        form = run_form(event.image, verb=event.verb, places=places)
         answers = await self.push_screen_wait(FillDialog(form))
-        if answers is not None:
-            await self._hand_over(form.compose(answers), window=answers["place"] == WINDOW)
+        if answers is None:
+            return
+        memory.profile = answers.get("profile", memory.profile)
+        if name := answers["keep"].strip():
+            await self._keep_profile(name, profile_flags(answers, self._profiles))
+        command = form.compose(answers)
+        if answers["place"] == BACKGROUND:
+            self.post_message(CommandRequested(command=command, done=f"started: {command}"))
+        else:
+            await self._hand_over(command, window=answers["place"] == WINDOW)
+
+    async def _keep_profile(self, name: str, flags: Sequence[str]) -> None:
+        """Have the settings keep flags under a name, for this deck too."""
+        command = CommandLine(argv=("config", "--profile", name, "--", *flags))
+        try:
+            await run_tool((*OURSELVES, *command.argv), timeout_s=_TOOL_S)
+        except ToolError as error:
+            self._show(_explained(error, str(command)))
+        else:
+            self._profiles[name] = tuple(flags)
+            self.notify(f"kept: {command}")
 
     async def _hand_over(self, command: CommandLine, *, window: bool) -> None:
         """Run a command that wants a terminal, in a window of its own or in ours."""

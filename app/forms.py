@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from backend.config import CustomCommand
 
 YES, NO = "yes", "no"
-HERE, WINDOW = "this terminal", "new tmux window"
+HERE, WINDOW = "this terminal", "tmux window"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -319,59 +319,133 @@ def _check_convert(answers: Mapping[str, str], images: Sequence[Image]) -> str:
 # Run, exec and shell
 
 
-def run_form(
-    image: Image, *, verb: str = "run", in_tmux: bool = False, prefer_window: bool = True
-) -> Form:
+NO_PROFILE = "none"
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlaces:
+    """Where a container may be opened, and with which flags.
+
+    Attributes:
+        in_tmux: Whether tmux can open windows for us.
+        prefer_window: Whether that is what the user wants there.
+        profiles: Names of sets of flags to these.
+        profile: The name that was last chosen.
+    """
+
+    in_tmux: bool = False
+    prefer_window: bool = True
+    profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    profile: str = ""
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """Places, the usual one first."""
+        windows = (WINDOW,) if self.in_tmux else ()
+        return (
+            *(windows if self.prefer_window else ()),
+            HERE,
+            *(() if self.prefer_window else windows),
+            BACKGROUND,
+        )
+
+
+def run_form(image: Image, *, verb: str = "run", places: RunPlaces = RunPlaces()) -> Form:
     """Ask how to run an image, or open a shell in it."""
-    places = (WINDOW, HERE) if in_tmux else (HERE,)
+    named = places.profiles
+    profile = Field(
+        key="profile", label="Profile", choices=(NO_PROFILE, *named), value=places.profile
+    )
+    terminal = [one for one in places.choices if verb == "run" or one != BACKGROUND]
     return Form(
         title=f"{verb.capitalize()} {image.title}",
         go="Run",
         fields=(
-            Field(key="command", label="Arguments", hint="the image's own CMD"),
-            Field(key="binds", label="Binds", hint="/scratch:/data, several with spaces between"),
-            Field(key="env", label="Env", hint="NAME=value, several with spaces between"),
-            Field(key="cwd", label="Folder", hint="the image's own WORKDIR"),
-            Field(key="runtime", label="Runtime", choices=("any", "crun", "runc")),
-            _flag("fakeroot", "As root"),
-            Field(
-                key="place",
-                label="Terminal",
-                choices=places,
-                value=WINDOW if in_tmux and prefer_window else HERE,
-            ),
+            *((profile,) if named else ()),
+            *_RUN_FIELDS,
+            Field(key="place", label="Terminal", choices=tuple(terminal)),
+            Field(key="keep", label="Save as", hint="a name: keeps these flags as a profile"),
         ),
-        compose=lambda answers: _compose_run(answers, verb, short_path(image.path)),
-        check=lambda answers: _check_run(answers, verb, image.path),
-        note="Leave it with 'exit' or ctrl+d; the deck comes back by itself.",
+        compose=lambda answers: _compose_run(answers, verb, image.path, named),
+        check=lambda answers: _check_run(answers, verb, image.path, named),
+        note="Leave it with 'exit' or ctrl+d; the deck comes back by itself, and jobs go on.",
     )
 
 
-def _compose_run(answers: Mapping[str, str], verb: str, image: str) -> CommandLine:
+_RUN_FIELDS = (
+    Field(key="command", label="Command", hint="the image's own CMD"),
+    Field(key="binds", label="Binds", hint="/scratch:/data, several with spaces between"),
+    Field(key="env", label="Env", hint="NAME=value, several with spaces between"),
+    Field(key="cwd", label="Folder", hint="the image's own WORKDIR"),
+    Field(key="overlay", label="Overlay", hint="a folder, ext3 or squashfs; else in memory"),
+    Field(key="gpu", label="GPU", choices=("none", "nv", "rocm")),
+    Field(key="network", label="Network", choices=("host", "none", "private")),
+    Field(key="runtime", label="Runtime", choices=("any", "crun", "runc", "builtin")),
+    _flag("fakeroot", "As root"),
+)
+
+
+def profile_flags(
+    answers: Mapping[str, str], profiles: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Return the flags that a profile keeps: those of the chosen one, and what was filled in."""
+    chosen = profiles.get(answers.get("profile", NO_PROFILE), ())
+    return (*chosen, *_runtime(answers), *_run_flags(answers))
+
+
+def _runtime(answers: Mapping[str, str]) -> list[str]:
+    return ["--runtime", answers["runtime"]] if answers["runtime"] != "any" else []
+
+
+def _run_flags(answers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what was filled in, as flags that SingularityCE knows too."""
     binds = [word for bind in _words(answers["binds"]) for word in ("--bind", bind)]
     env = [word for pair in _words(answers["env"]) for word in ("--env", pair)]
-    runtime = answers["runtime"]
-    shared = [
+    network = answers["network"]
+    return (
         *binds,
         *env,
         *_option(answers, "cwd", "--cwd"),
+        *_option(answers, "overlay", "--overlay"),
+        *([f"--{answers['gpu']}"] if answers["gpu"] != "none" else []),
+        *(["--net", "--network", network] if network != "host" else []),
         *_switch(answers, "fakeroot", "--fakeroot"),
-    ]
-    ours = ["--runtime", runtime] if runtime != "any" else []
-    command = _words(answers["command"])
-    return CommandLine(
-        argv=(verb, *ours, *shared, image, *command),
-        singularity=(verb, "--oci", *shared, image, *command),
     )
 
 
-def _check_run(answers: Mapping[str, str], verb: str, image: str) -> str:
-    from backend.runtime.options import parse_binds, parse_environment
+def _compose_run(
+    answers: Mapping[str, str], verb: str, image: str, profiles: Mapping[str, tuple[str, ...]]
+) -> CommandLine:
+    shared = _run_flags(answers)
+    detach = ["--detach"] if answers.get("place") == BACKGROUND else []
+    profile = answers.get("profile", NO_PROFILE)
+    named = ["--profile", profile] if profile != NO_PROFILE else []
+    words = (short_path(image), *_words(answers["command"]))
+    return CommandLine(
+        argv=(verb, *named, *_runtime(answers), *detach, *shared, *words),
+        # SingularityCE's OCI mode starts nothing in the background.
+        singularity=() if detach else (verb, "--oci", *profiles.get(profile, ()), *shared, *words),
+    )
 
-    _compose_run(answers, verb, image)
+
+_DEVICES = {"nv": "/dev/nvidiactl", "rocm": "/dev/kfd"}
+
+
+def _check_run(
+    answers: Mapping[str, str], verb: str, image: str, profiles: Mapping[str, tuple[str, ...]]
+) -> str:
+    from backend.profiles import check_name
+    from backend.runtime.options import parse_binds, parse_environment, parse_overlays
+
+    _compose_run(answers, verb, image, profiles)
     parse_binds(tuple(_words(answers["binds"])))
     parse_environment(tuple(_words(answers["env"])))
-    return ""
+    parse_overlays(tuple(_words(answers["overlay"])))
+    if answers["keep"].strip():
+        check_name(answers["keep"].strip())
+    device = _DEVICES.get(answers["gpu"])
+    return f"there is no {device} on this host" if device and not Path(device).exists() else ""
 
 
 # Log in

@@ -23,12 +23,14 @@ class Memory:
         path: The file; None keeps nothing.
         repositories: ``registry/repository`` or ``registry``, as the user added them.
         orders: Sort column of each view's list; a minus before it means turned round.
+        profile: The profile that a container was last run with.
         seen: When the deck was last closed, seconds since 1970; 0 when it never was.
     """
 
     path: Path | None = None
     repositories: list[str] = field(default_factory=list)
     orders: dict[str, str] = field(default_factory=dict)
+    profile: str = ""
     seen: float = 0.0
 
     def save(self) -> None:
@@ -51,14 +53,20 @@ def load_memory(path: Path) -> Memory:
         fields = json.loads(file.read(_MAX_BYTES))
     if not isinstance(fields, dict):
         fields = {}
-    names, orders, seen = (fields.get(key) for key in ("repositories", "orders", "seen"))
+    names, seen, profile = (fields.get(key) for key in ("repositories", "seen", "profile"))
     return Memory(
         path=path,
         repositories=[name for name in names if isinstance(name, str)][:_MAX_NAMES]
         if isinstance(names, list)
         else [],
-        orders={key: value for key, value in orders.items() if isinstance(value, str)}
-        if isinstance(orders, dict)
-        else {},
+        orders=_texts(fields.get("orders")),
+        profile=profile if isinstance(profile, str) else "",
         seen=float(seen) if isinstance(seen, int | float) else 0.0,
     )
+
+
+def _texts(value: object) -> dict[str, str]:
+    """Return a mapping of texts; nothing when it is none."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: text for key, text in value.items() if isinstance(text, str)}

@@ -76,6 +76,7 @@ class Config:
     labs: str = ""
     limits: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     commands: tuple[CustomCommand, ...] = ()
 
 
@@ -149,6 +150,10 @@ SETTINGS: Mapping[str, Setting] = {
         schema={"type": "object", "additionalProperties": _TEXT},
         help="Id of an action (sifdeck keys lists them) to its keys, with commas between.",
     ),
+    "profiles": Setting(
+        schema={"type": "object", "additionalProperties": _TEXTS},
+        help="Flags of run under a name, as gpu = ['--nv', '--bind', '/data']: run --profile gpu.",
+    ),
     "commands": Setting(
         schema={"type": "array", "items": _COMMAND},
         help="Commands of your own for the palette, as argument lists.",
@@ -180,7 +185,7 @@ def load_config(user: Path, site: Path) -> Config:
     values = {**theirs, **ours}
     for name in ("folders", "registries", "commands"):
         values[name] = (*theirs.get(name, ()), *ours.get(name, ()))
-    for name in ("limits", "keys"):
+    for name in ("limits", "keys", "profiles"):
         values[name] = {**theirs.get(name, {}), **ours.get(name, {})}
     config = Config(**values)
     return replace(config, readonly=True) if theirs.get("readonly") else config
@@ -261,6 +266,8 @@ def _a(kind: str) -> str:
 def _converted(name: str, value: Any) -> Any:  # noqa: ANN401  (checked against the schema)
     if name == "commands":
         return tuple(_command(table) for table in value)
+    if name == "profiles":
+        return {profile: tuple(flags) for profile, flags in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -32,15 +32,19 @@ def start_plainly(action: Action, arguments: list[str]) -> None:
     parsed = parse_plainly(arguments)
     if parsed is None:
         return
-    flags, (image, *words) = parsed
+    given, (image, *words) = parsed
     is_short = action == "exec" and not words
-    if flags["detach"] or is_short or "://" in image or not os.path.isfile(image):  # noqa: PTH113
+    if given["detach"] or is_short or "://" in image or not os.path.isfile(image):  # noqa: PTH113
         return
+    from app.cli.profiles import with_profile
     from backend.errors import BackendError
     from backend.journal import note_run
     from backend.runtime import container
 
     try:
+        flags = with_profile(given)
+        if flags["detach"]:
+            return
         plan = container.plan_image(image, interpret(action, tuple(words), flags), _tell)
     except (BackendError, OSError, _NotPlainError):
         return

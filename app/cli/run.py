@@ -10,6 +10,7 @@ import click
 
 from app.cli.access import make_access
 from app.cli.images import choosing, find_reference
+from app.cli.profiles import with_profile
 from app.cli.runflags import OPTIONS, Option, interpret
 from backend.escape import quoted
 
@@ -100,6 +101,7 @@ def start(
     from backend.journal import note_run
     from backend.runtime import container
 
+    flags = with_profile(flags)
     options = interpret(action, arguments, flags)
     access = functools.cache(lambda: make_access(flags))  # a file needs none
 

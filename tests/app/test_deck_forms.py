@@ -10,10 +10,13 @@ import pytest
 from app.cli.main import cli
 from app.forms import (
     Form,
+    RunPlaces,
     build_form,
+    convert_form,
     custom_form,
     fill,
     login_form,
+    profile_flags,
     pull_form,
     push_form,
     run_form,
@@ -43,17 +46,25 @@ CASES = {
         "pull --force --no-https --platform linux/arm64 --compression lz4 x.sif docker://alpine",
     ),
     "run": (
-        run_form(IMAGE, in_tmux=True),
-        {"command": "sh -c 'echo a b'", "binds": "/tmp:/data", "env": "A=1 B=2", "cwd": "/data"},
+        run_form(IMAGE, places=RunPlaces(in_tmux=True, prefer_window=False)),
+        {
+            "command": "sh -c 'echo a b'",
+            "binds": "/tmp:/data",
+            "env": "A=1 B=2",
+            "cwd": "/data",
+            "overlay": "/tmp:ro",
+            "place": "tmux window",
+        },
         (
-            "run --runtime runc --bind /tmp:/data --env A=1 --env B=2 --cwd /data --fakeroot "
+            "run --runtime builtin --bind /tmp:/data --env A=1 --env B=2 --cwd /data "
+            "--overlay /tmp:ro --rocm --net --network private --fakeroot "
             "'/images/my image.sif' sh -c 'echo a b'"
         ),
     ),
     "shell": (
         run_form(IMAGE, verb="shell"),
         {},
-        "shell --runtime runc --fakeroot '/images/my image.sif'",
+        "shell --runtime builtin --rocm --net --network private --fakeroot '/images/my image.sif'",
     ),
     "push": (
         push_form(IMAGE),
@@ -78,6 +89,32 @@ def test_the_command_line_takes_what_a_form_composes(name: str) -> None:
     assert command.singularity
     assert "secret" not in f"{command} {command.elsewhere}"
     parse(command.argv)
+
+
+def test_a_profile_is_named_and_singularity_gets_its_flags() -> None:
+    profiles = {"gpu": ("--nv", "--bind", "/data")}
+    form = run_form(IMAGE, places=RunPlaces(profiles=profiles, profile="gpu"))
+    answers = {field.key: field.value or (*field.choices, "")[0] for field in form.fields}
+    answers |= {"env": "A=1", "keep": "mine"}
+    form.check(answers)
+    command = form.compose(answers)
+    assert str(command) == "sifdeck run --profile gpu --env A=1 '/images/my image.sif'"
+    assert command.elsewhere == (
+        "singularity run --oci --nv --bind /data --env A=1 '/images/my image.sif'"
+    )
+    assert profile_flags(answers, profiles) == ("--nv", "--bind", "/data", "--env", "A=1")
+    parse(command.argv)
+
+
+def test_a_container_in_the_background_is_none_of_singularity_s() -> None:
+    form = run_form(IMAGE)
+    answers = filled(form, place="background", keep="") | {"gpu": "none"}
+    command = form.compose(answers)
+    assert "--detach" in command.argv
+    assert not command.singularity
+    parse(command.argv)
+    shell = run_form(IMAGE, verb="shell")
+    assert "background" not in next(one for one in shell.fields if one.key == "place").choices
 
 
 def parse(argv: tuple[str, ...]) -> None:
@@ -134,6 +171,9 @@ def test_a_build_is_composed_from_what_is_in_the_folder(
         (pull_form("alpine"), {"platform": "linux/nonsense/x/y"}),
         (run_form(IMAGE), {"command": "'not closed"}),
         (run_form(IMAGE), {"env": "=1"}),
+        (run_form(IMAGE), {"overlay": "/no/such/folder"}),
+        (run_form(IMAGE), {"keep": "no name"}),
+        (convert_form([IMAGE]), {"form": "oci-sif", "target": IMAGE.path}),
         (push_form(IMAGE), {"reference": ""}),
         (push_form(IMAGE), {"reference": "lab//x"}),
         (login_form(""), {}),
