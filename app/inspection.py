@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from backend.oci.image import ImageConfig
     from backend.registry.browse import PlatformImage, Preview
     from backend.sif.file import SifFile
+    from backend.sif.inspection import Inspection
     from backend.sif.ocisif import OciSif
 
 Pages = Mapping[str, Sequence[str]]
@@ -30,43 +31,44 @@ def inspect_file(path: Path) -> Pages:
         NotFoundError: It is not there.
         FormatError: It is no SIF file, or a broken one.
     """
+    from backend.sif import inspection
     from backend.sif.file import SifFile
     from backend.sif.ocisif import image_of
     from backend.sif.records import DataType
     from backend.sif.text import header_text, list_text
 
+    found = inspection.inspect_file(path)
     with SifFile(path) as sif:
-        image = image_of(sif) if sif.of_kind(DataType.OCI_ROOT_INDEX) else None
         pages: dict[str, Sequence[str]] = {
-            "Overview": _overview(path, sif, image),
+            "Overview": _overview(found),
             "Descriptors": list_text(sif.descriptors).splitlines(),
             "Header": header_text(sif.header).splitlines(),
         }
-        return {**pages, **(image_pages(image) if image else _native_pages(sif))}
+        if sif.of_kind(DataType.OCI_ROOT_INDEX):
+            return {**pages, **image_pages(image_of(sif))}
+        return {**pages, **_native_pages(sif, found)}
 
 
-def _overview(path: Path, sif: SifFile, image: OciSif | None) -> list[str]:
-    lines = [
-        _row("file", short_path(str(path))),
-        _row("format", f"{'OCI-SIF' if image else 'native SIF'}, {size(sif.size)}"),
-    ]
-    if image is None:
-        return [*lines, _row("platform", f"linux/{sif.header.architecture}")]
-    from backend.sif.provenance import read_provenance
+_KINDS = {"oci-sif": "OCI-SIF", "sif": "native SIF", "data": "data in an OCI-SIF"}
 
-    source = read_provenance(image.manifest.annotations)
-    config = image.config
-    return [
-        *lines,
-        _row("digest", image.manifest_digest),
-        _row("platform", str(config.platform)),
-        _row("created", config.created or "-"),
-        _row("source", source.reference or "-"),
-        _row("", f"@{source.digest}" if source.digest else ""),
-        _row("layers", f"{len(image.layers)} here, {len(source.layers) or '-'} at the source"),
-        "",
-        *_process(config),
-    ]
+
+def _overview(found: Inspection) -> list[str]:
+    source, config = found.provenance, found.config
+    rows = {
+        "file": short_path(str(found.path)),
+        "format": f"{_KINDS[found.kind]}, {size(found.size)}",
+        "digest": found.digest,
+        "platform": str(config.platform),
+        "created": config.created or "-",
+        "source": source.reference or "-",
+        "": f"@{source.digest}" if source.digest not in source.reference else "",
+        "layers": f"{len(found.layers)} here, {len(source.layers) or '-'} at the source",
+        "signatures": str(found.signatures or ""),
+    }
+    if found.kind == "sif":
+        rows["layers"] = ""
+    lines = [_row(name, value) for name, value in rows.items() if value]
+    return [*lines, "", *_process(config)]
 
 
 def _process(config: ImageConfig) -> list[str]:
@@ -118,30 +120,41 @@ def _history(config: ImageConfig) -> list[str]:
     for entry in config.history:
         mark = "-" if entry.empty_layer else "#"
         text = entry.created_by or entry.comment
-        lines.append(f"{mark} {one_line(entry.created, limit=20):20} {one_line(text, limit=2000)}")
+        time = one_line(entry.created[:19])  # to the second
+        lines.append(f"{mark} {time:19}  {one_line(text, limit=2000)}")
         if entry.comment and entry.created_by:
             lines.append(f"{'':23}{one_line(entry.comment, limit=2000)}")
     return lines or ["(no history)"]
 
 
-def _native_pages(sif: SifFile) -> Pages:
+def _native_pages(sif: SifFile, found: Inspection) -> Pages:
     """Return the texts that a native SIF holds beside its file system."""
     from backend.sif.records import DataType
 
-    names = {
-        DataType.DEFINITION: "Definition",
-        DataType.LABELS: "Labels",
-        DataType.ENVIRONMENT: "Env",
-        DataType.JSON: "JSON",
-        DataType.SBOM: "SBOM",
-    }
     pages: dict[str, list[str]] = {}
-    for kind, name in names.items():
+    for name, attribute in _SCRIPTS.items():
+        if text := found.attributes.get(attribute):
+            pages[name] = _text(str(text).encode("utf-8", "surrogateescape"))
+    pages["Labels"] = _pairs(found.labels)
+    scripts = found.attributes.get("environment")
+    if isinstance(scripts, Mapping):
+        parts = (f"# {path}\n{script}\n" for path, script in sorted(scripts.items()))
+        pages["Env"] = _text("".join(parts).encode("utf-8", "surrogateescape"))
+    for kind, name in ((DataType.JSON, "JSON"), (DataType.SBOM, "SBOM")):
         for descriptor in sif.of_kind(kind):
-            data = sif.read(descriptor, limit=max(_MAX_TEXT, 0))
+            data = sif.read(descriptor, limit=_MAX_TEXT)
             text = _json(data) if data.lstrip()[:1] in {b"{", b"["} else _text(data)
             pages.setdefault(name, []).extend(text)
     return pages
+
+
+_SCRIPTS = {
+    "Definition": "deffile",
+    "Runscript": "runscript",
+    "Help": "helpfile",
+    "Test": "test",
+}
+"""Pages of a native SIF, and what SingularityCE's ``inspect --all`` calls their texts."""
 
 
 def _json(data: bytes) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app.cli.main import main
+from app.inspection import inspect_file as pages_of
 from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
@@ -190,6 +191,13 @@ def test_native_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         "=== /.singularity.d/env/10-docker2singularity.sh ===\nexport A=b\n"
     )
     assert run(capsys, "-t", path) == ""
+    pages = pages_of(path)
+    for row in ("created    2020-06-30T00:01:56Z", "source     ubuntu", 'cmd        ["sh"]'):
+        assert row in pages["Overview"]
+    assert pages["Definition"] == ["bootstrap: docker", "from: ubuntu", ""]
+    assert pages["Runscript"] == ["#!/bin/sh", "exec true"]
+    assert "x: y" in pages["Labels"]
+    assert pages["Env"][:2] == ["# /.singularity.d/env/10-docker2singularity.sh", "export A=b"]
 
 
 def test_native_image_without_metadata(tmp_path: Path) -> None:
