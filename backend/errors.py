@@ -25,16 +25,17 @@ of the work, and the ``hint`` that says what to do next.
 
 from __future__ import annotations
 
-from enum import IntEnum
-
-TYPE_CHECKING = False  # the launcher of containers imports this; typing would cost it 5 ms
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import ClassVar
 
 
-class ExitCode(IntEnum):
-    """Exit statuses of ``sifdeck``; ``run``, ``exec`` and ``shell`` add the container's own."""
+class ExitCode:
+    """Exit statuses of ``sifdeck``; ``run``, ``exec`` and ``shell`` add the container's own.
+
+    Plain numbers: importing enum costs a start of a container 5 ms.
+    """
 
     OK = 0
     FAILED = 1
@@ -60,7 +61,7 @@ class BackendError(Exception):
         hint: What the user, or an administrator, can do; may name a command.
     """
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ClassVar[int] = ExitCode.FAILED
 
     def __init__(self, message: str, *, why: str = "", kept: str = "", hint: str = "") -> None:
         super().__init__(message)
@@ -215,7 +216,7 @@ class LaunchError(BackendError):
         why: str = "",
         kept: str = "",
         hint: str = "",
-        status: ExitCode = ExitCode.LAUNCH_FAILED,
+        status: int = ExitCode.LAUNCH_FAILED,
     ) -> None:
         super().__init__(message, why=why, kept=kept, hint=hint)
         self.status = status

@@ -505,7 +505,7 @@ def test_proxy_of_the_environment(
     ],
 )
 def test_what_the_registry_answers_is_the_exit_status(
-    deck: Deck, registry: Registry, status: int, expected: ExitCode, monkeypatch: pytest.MonkeyPatch
+    deck: Deck, registry: Registry, status: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backend.registry.retry._FIRST_WAIT_S", 0.001)
     body = b'{"errors":[{"code":"X","message":"why it said so"}]}'

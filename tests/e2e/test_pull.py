@@ -137,7 +137,7 @@ def test_json_is_events(registry: Registry, folder: Path) -> None:
     ],
 )
 def test_what_is_not_there(
-    registry: Registry, folder: Path, image: str, status: ExitCode, words: str
+    registry: Registry, folder: Path, image: str, status: int, words: str
 ) -> None:
     registry.push_index("other", "v1", (three_layers(), "linux/s390x"))
     done = sifdeck("pull", "--no-https", f"docker://{registry.host}/{image}", PWD=str(folder))
