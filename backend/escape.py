@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import re
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
+if TYPE_CHECKING:
+    import re
 
-_UNSAFE = re.compile(
+_UNSAFE = (
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # C0 but tab and newline, DEL, C1
     # Invisible and bidirectional controls.
     "\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
@@ -19,7 +21,11 @@ def printable(text: str, *, limit: int = 4096) -> str:
     Tabs and newlines stay; text over ``limit`` characters is cut, with a word that says so.
     """
     cut = text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
-    return _UNSAFE.sub(_escape, cut)
+    if cut.isprintable():  # as nearly all text is; loading re takes a while
+        return cut
+    import re
+
+    return re.sub(_UNSAFE, _escape, cut)
 
 
 def one_line(text: str, *, limit: int = 400) -> str:
