@@ -20,9 +20,10 @@ from backend.oci.image import parse_config, parse_manifest
 from backend.sif.native import write_native
 from backend.sif.ocisif import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
+from backend.space import LEAST_OF_FILES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -59,6 +60,20 @@ def assembly_of(source: Source, open_layer: Callable[[int], BinaryIO]) -> Assemb
     """
     manifest = parse_manifest(source.raw_manifest, source.media_type)
     return Assembly(source=source, layers=manifest.layers, open_layer=open_layer)
+
+
+_PLAIN = frozenset({media.OCI_LAYER, media.DOCKER_LAYER})
+_LEAST_OF_PACKED = 0.8
+"""What an image has of the bytes of packed layers, at the least as a rule."""
+
+
+def least_packed(layers: Iterable[Descriptor]) -> int:
+    """Return how many bytes an image that is made of layers has, at the least as a rule."""
+    different = {layer.digest: layer for layer in layers}.values()
+    return sum(
+        int(layer.size * (LEAST_OF_FILES if layer.media_type in _PLAIN else _LEAST_OF_PACKED))
+        for layer in different
+    )
 
 
 def write_image(

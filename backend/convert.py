@@ -10,33 +10,33 @@ into a file beside it, which is then unpacked and removed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-import shutil
-import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from backend.assembly import write_image, write_native_image
+from backend.assembly import least_packed, write_image, write_native_image
 from backend.errors import ExistsError, NotFoundError, UsageError
 from backend.escape import one_line
 from backend.events import Phase
 from backend.pull import fetched_image
 from backend.reference import parse
-from backend.runtime.unpacking import unpack
+from backend.runtime.unpacking import measure, unpack
 from backend.sif.contents import ImageTree
 from backend.sif.inspection import inspect_file
 from backend.sources.folder import opened_folder
 from backend.sources.sifimage import opened_sif
-from backend.space import check_space
-from backend.staging import sync_folder
+from backend.space import LEAST_OF_FILES, Need, check_space, measure_folder
+from backend.staging import StagedFolder
 from backend.targets import ArchiveSink, FolderSink, write_docker_archive, write_layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from backend.assembly import Assembly
     from backend.events import Report
+    from backend.oci.image import Descriptor
     from backend.pull import PullOptions
     from backend.reference import Reference
 
@@ -159,16 +159,53 @@ def _opened(
 ) -> Iterator[Assembly]:
     path = Path(source.path)
     if source.transport != "file":
-        with fetched_image(source, options, report, target=target.path) as image:
+        needs = functools.partial(_needs_of_layers, target)
+        with fetched_image(source, options, report, needs=needs) as image:
             yield image
     elif path.is_dir():
+        size, count = measure_folder(path)
+        check_space(_needs(target, int(size * LEAST_OF_FILES), size, count))
         yield opened_folder(path)
     else:
-        found = path.stat()
-        least = int(min(found.st_size, found.st_blocks * 512) * _LEAST_OF_SIF)
-        check_space({target.path.absolute().parent: (least, "the image")})
+        check_space(_needs_of_sif(path, target))
         with opened_sif(path, as_tar=_wants_tar(path, target, options)) as image:
             yield image
+
+
+def _needs_of_layers(target: Target, layers: Sequence[Descriptor]) -> list[Need]:
+    unpacked = sum(layer.size for layer in layers)  # at the least: it is more than it was packed
+    return _needs(target, least_packed(layers), unpacked)
+
+
+def _needs_of_sif(path: Path, target: Target) -> list[Need]:
+    found = path.stat()
+    size = min(found.st_size, found.st_blocks * 512)  # an overlay in it may have holes
+    # Upper layers may hide some of the files of those below, but never all of the largest.
+    count = max((layer.inodes for layer in inspect_file(path).layers), default=0)
+    return _needs(target, int(size * _LEAST_OF_SIF), size, count)
+
+
+def _needs(target: Target, packed: int, unpacked: int, files: int = 0) -> list[Need]:
+    """Return what a conversion is going to write.
+
+    Args:
+        target: What is made.
+        packed: Bytes of the image when compressed.
+        unpacked: Bytes of its files.
+        files: How many these are.
+    """
+    folder = target.path.absolute().parent
+    image = Need(folder=folder, size=packed, purpose="the image", is_file=target.form != "oci")
+    match target.form:
+        case "docker-archive":
+            return [replace(image, size=unpacked)]
+        case "sandbox":
+            return [
+                replace(image, purpose="the squashed image"),
+                Need(folder=folder, size=unpacked, files=files, purpose="the files"),
+            ]
+        case _:
+            return [image]
 
 
 def _wants_tar(path: Path, target: Target, options: PullOptions) -> bool:
@@ -224,19 +261,16 @@ def _docker_name(target: Target) -> str:
 
 def _to_folder(image: Assembly, path: Path, options: PullOptions, report: Report) -> Converted:
     """Squash the image into a file beside the folder, and unpack that."""
-    path = path.absolute()
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        squashed, folder = scratch / "image", scratch / "folder"
+    with StagedFolder(path.absolute()) as staged:
+        squashed, folder = staged.path / "image", staged.path / "folder"
         # What is read once is compressed as little as possible.
         _to_oci_sif(image, squashed, options, report)
         with ImageTree(squashed) as tree:
+            size, count = measure(tree.layers[0])
+            check_space([Need(folder=staged.path, size=size, files=count, purpose="the files")])
             folder.mkdir()
             root = os.fsencode(folder)
             for count in unpack(tree.layers[0], keep_owners=os.geteuid() == 0, root=root):
                 report(Phase(name="extract", done=count, unit="files"))
-        folder.rename(path)
-        sync_folder(path.parent)
-    finally:
-        shutil.rmtree(scratch)
+        staged.commit(folder)
     return Converted(path=path, digest="", size=0)

@@ -24,11 +24,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backend import events
-from backend.assembly import assembly_of, write_image, write_native_image
+from backend.assembly import assembly_of, least_packed, write_image, write_native_image
 from backend.cache import hold_cache
 from backend.copying import copy_range
 from backend.errors import BackendError, ExistsError, VerificationError
-from backend.oci import media
 from backend.oci.platform import Platform, host_platform
 from backend.oci.source import check_document_size, read_blob, resolve
 from backend.paths import cache_home, shared_cache
@@ -38,7 +37,7 @@ from backend.sif.ocisif import OciSifWriter, read_ocisif
 from backend.sif.provenance import Source, convert_documents
 from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, copy_sif, fetch_sif
-from backend.space import check_space
+from backend.space import Need, check_space
 from backend.squashfs.compression import Compression
 from backend.staging import exists_error
 from backend.store import Store, unusable
@@ -62,9 +61,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_PLAIN = frozenset({media.OCI_LAYER, media.DOCKER_LAYER})
-_LEAST_OF_PACKED, _LEAST_OF_TAR = 0.8, 0.3
-"""What a squashed layer has of the source's bytes, at the least as a rule."""
 
 FORMAT_VERSION = 2
 """Raised when the same source and options would give other bytes than before."""
@@ -143,18 +139,29 @@ def pull_image(
 
 @contextlib.contextmanager
 def fetched_image(
-    reference: Reference, options: PullOptions, report: events.Report, *, target: Path
+    reference: Reference,
+    options: PullOptions,
+    report: events.Report,
+    *,
+    needs: Callable[[Sequence[Descriptor]], Iterable[Need]],
 ) -> Iterator[Assembly]:
     """Fetch the blobs of an image of layers, and give them as they are.
 
-    There has to be room for them, and beside ``target`` for an image made of them.
+    There has to be room for them, and for what will be made of them.
+
+    Args:
+        reference: The image.
+        options: See :class:`PullOptions`.
+        report: Gets the events.
+        needs: Given an image's layers, returns what has to have room beside the cache.
 
     Raises:
         BackendError: As :func:`pull_image`, but for ExistsError.
     """
     with _Download(reference, options, report) as download:
         name = str(reference) if reference.is_remote else ""
-        _check_room(download.image(), target.absolute(), options)
+        image = download.image()
+        check_space([_download_need(image, options), *needs(image.manifest.layers)])
         download.begin()
         yield assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
 
@@ -383,7 +390,9 @@ def _converted_path(options: PullOptions, digest: str) -> Path:
 
 def _convert(download: _Download, name: str, target: Path, options: PullOptions) -> WrittenImage:
     """Fetch the blobs and write the SIF; ``name`` is recorded as the source's reference."""
-    _check_room(download.image(), target, options)
+    layers = download.image().manifest.layers
+    made = Need(folder=target.parent, size=least_packed(layers), purpose="the image", is_file=True)
+    check_space([made, _download_need(download.image(), options)])
     download.begin()
     image = assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
     write = write_native_image
@@ -398,18 +407,14 @@ def _convert(download: _Download, name: str, target: Path, options: PullOptions)
     )
 
 
-def _check_room(image: RemoteImage, target: Path, options: PullOptions) -> None:
-    """Fail at once where an image cannot fit, rather than when the disk is full."""
+def _download_need(image: RemoteImage, options: PullOptions) -> Need:
+    """Return what the cache has to take; a layout's blobs are used where they lie."""
     store = Store(options.cache)
     layers = {layer.digest: layer for layer in image.manifest.layers}.values()
     missing = 0
-    if image.reference.transport != "oci":  # a layout's blobs are used where they lie
+    if image.reference.transport != "oci":
         missing = sum(layer.size for layer in layers if not store.has(layer.digest))
-    made = sum(
-        int(layer.size * (_LEAST_OF_TAR if layer.media_type in _PLAIN else _LEAST_OF_PACKED))
-        for layer in layers
-    )
-    check_space({target.parent: (made, "the image"), options.cache: (missing, "the download")})
+    return Need(folder=options.cache, size=missing, purpose="the download")
 
 
 def _find_converted(options: PullOptions, digest: str) -> Path | None:

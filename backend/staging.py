@@ -1,7 +1,7 @@
-"""Files that appear whole or not at all.
+"""Files and folders that appear whole or not at all.
 
-A file is written under a hidden name beside its target and takes the target's name when it
-is complete and on the disk.  The writer holds a lock on it, which the kernel drops when the
+One is written under a hidden name beside its target and takes the target's name when it is
+complete and on the disk.  The writer holds a lock on it, which the kernel drops when the
 process ends, however it ends; so the next writer of the same target can tell what a killed
 one left behind, and removes it.
 """
@@ -14,6 +14,7 @@ import fcntl
 import logging
 import os
 import secrets
+import shutil
 import time
 from typing import TYPE_CHECKING, Self
 
@@ -27,8 +28,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL})
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "your quota is used up",
+    errno.EFBIG: "a file may not become larger here; ulimit -f shows this shell's limit",
+}
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
 _STALE_S = 24 * 3600
 """Age at which a file is taken for abandoned where the file system has no locks."""
@@ -74,7 +79,7 @@ class StagedFile:
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no folder {_shown(self.target.parent)}") from error
         except OSError as error:
-            raise _translated(error, self.target) from error
+            raise unwritten(error, self.target) from error
         return self
 
     def _create(self) -> None:
@@ -108,7 +113,7 @@ class StagedFile:
         except FileExistsError as error:
             raise exists_error(self.target) from error
         except OSError as error:
-            raise _translated(error, self.target) from error
+            raise unwritten(error, self.target) from error
 
     def __exit__(
         self,
@@ -120,17 +125,75 @@ class StagedFile:
             self._name.unlink(missing_ok=True)
         os.close(self.fd)
         if isinstance(error, OSError) and error.errno in _FULL:
-            raise _translated(error, self.target) from error
+            raise unwritten(error, self.target) from error
+
+
+class StagedFolder:
+    """A context manager around a new folder that is being filled.
+
+    Leaving the block without :meth:`commit` removes what was written.
+
+    Args:
+        target: The name it shall have.
+
+    Attributes:
+        path: Of the folder until then; only its owner may look into it.
+
+    Raises:
+        ExistsError: On entering or in :meth:`commit`: the target is there already.
+        NotFoundError: On entering: the target's folder does not exist.
+        SpaceError: On leaving: what was raised in the block says that the disk is full.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.path = target.with_name(_hidden_name(target.name))
+        self._target = target
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        if os.path.lexists(self._target):
+            raise ExistsError(f"{_shown(self._target)} exists already")
+        try:
+            remove_abandoned(self._target)
+            self.path.mkdir(mode=0o700)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"there is no folder {_shown(self._target.parent)}") from error
+        except OSError as error:
+            raise unwritten(error, self._target) from error
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self
+
+    def commit(self, folder: Path | None = None) -> None:
+        """Let the folder appear, or one in it; the rest goes."""
+        if os.path.lexists(self._target):  # rename would replace an empty folder
+            raise ExistsError(f"{_shown(self._target)} exists already")
+        (folder or self.path).rename(self._target)
+        sync_folder(self._target.parent)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+        shutil.rmtree(self.path, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in _FULL:
+            raise unwritten(error, self._target) from error
 
 
 def remove_abandoned(target: Path) -> None:
     """Remove what killed writers of ``target`` left beside it."""
-    for path in _hidden_files(target):
+    for path in _hidden_places(target):
+        is_folder = path.is_dir() and not path.is_symlink()
         with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            how = os.O_RDONLY | os.O_DIRECTORY if is_folder else os.O_RDWR
+            fd = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW)
             try:
                 if _is_abandoned(fd):
-                    path.unlink(missing_ok=True)
+                    shutil.rmtree(path) if is_folder else path.unlink(missing_ok=True)
                     _log.debug("removed %s, whose writer has ended", path)
             finally:
                 os.close(fd)
@@ -154,7 +217,7 @@ def _hidden_name(name: str) -> str:
     return f".{short}.{os.getpid()}-{secrets.token_hex(4)}.part"
 
 
-def _hidden_files(target: Path) -> Iterator[Path]:
+def _hidden_places(target: Path) -> Iterator[Path]:
     stem = f".{os.fsdecode(os.fsencode(target.name)[:200])}."
     with os.scandir(target.parent) as entries:
         for entry in entries:
@@ -198,9 +261,9 @@ def exists_error(target: Path) -> ExistsError:
     )
 
 
-def _translated(error: OSError, target: Path) -> BackendError:
-    if error.errno in _FULL:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else "your quota is used up"
+def unwritten(error: OSError, target: Path) -> BackendError:
+    """Return the error that says why ``target`` could not be written."""
+    if reason := _FULL.get(error.errno or 0):
         return SpaceError(
             f"no room to write {_shown(target)}",
             why=reason,

@@ -9,29 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import struct
-import tempfile
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from backend.assembly import layer_sources
-from backend.errors import ExistsError, FormatError
-from backend.escape import one_line
+from backend.errors import FormatError
 from backend.events import Phase
 from backend.layers.inflate import InflatedLayer
 from backend.oci import media
 from backend.oci.digest import Digest, digest_of
 from backend.oci.image import Descriptor, parse_config, parse_manifest
 from backend.oci.json import dump, load
-from backend.staging import StagedFile, sync_folder
+from backend.staging import StagedFile, StagedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from concurrent.futures import Future
+    from pathlib import Path
     from types import TracebackType
 
     from backend.assembly import Assembly
@@ -64,35 +61,34 @@ class FolderSink:
     """A new folder; a context manager whose ``commit`` gives it its name."""
 
     def __init__(self, target: Path) -> None:
-        self._target = target
-        self._staged = Path()
+        self._staged = StagedFolder(target)
 
     def __enter__(self) -> Self:
-        if os.path.lexists(self._target):
-            raise ExistsError(f"{one_line(str(self._target))} exists already")
-        self._staged = Path(
-            tempfile.mkdtemp(prefix=f".{self._target.name}.", dir=self._target.parent)
-        )
+        self._staged.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._staged.exists():
-            shutil.rmtree(self._staged)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._staged.__exit__(kind, error, trace)
 
     def add(self, name: str, data: bytes) -> None:  # noqa: D102  (as the protocol says)
-        path = self._staged / name
+        path = self._staged.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
     def stream(self, name: str, chunks: Iterable[bytes]) -> tuple[Digest, int]:  # noqa: D102
         digest, size = hashlib.sha256(), 0
-        part = self._staged / "part"
+        part = self._staged.path / "part"
         with part.open("wb") as out:
             for chunk in chunks:
                 digest.update(chunk)
                 size += len(chunk)
                 out.write(chunk)
-        path = self._staged / name.format(digest.hexdigest())
+        path = self._staged.path / name.format(digest.hexdigest())
         path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
         return Digest(f"sha256:{digest.hexdigest()}"), size
@@ -101,9 +97,8 @@ class FolderSink:
         """Let the folder appear."""
         umask = os.umask(0)
         os.umask(umask)
-        self._staged.chmod(0o777 & ~umask)
-        self._staged.rename(self._target)
-        sync_folder(self._target.parent)
+        self._staged.path.chmod(0o777 & ~umask)
+        self._staged.commit()
 
 
 class ArchiveSink:

@@ -21,8 +21,8 @@ from backend.events import Note, Phase
 from backend.paths import cache_home
 from backend.runtime import namespaces
 from backend.runtime.identity import User, identify
-from backend.runtime.unpacking import unpack
-from backend.squashfs.inode import Kind
+from backend.runtime.unpacking import measure, unpack
+from backend.space import Need, check_space
 from backend.squashfs.reader import SquashfsReader
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from backend.runtime.identity import Caller, Identity
     from backend.runtime.image import Layer, RunnableImage
 
-_FREE_SHARE = 0.95
-"""Of a file system's free space that one layer may fill."""
 _HASH_CHUNK = 1 << 20
 _REPORT_S = 0.1
 
@@ -90,7 +88,9 @@ def _extract(
         _verify(image, layer)
     with open(image, "rb") as file:
         reader = SquashfsReader(file, offset=layer.offset)
-        _check_space(reader, target.parent)
+        size, count = measure(reader)
+        need = Need(folder=target.parent, size=size, files=count, purpose="the extracted image")
+        check_space([need])
         keep_owners = who[0].mode != "single"
 
         def work(pipe: int) -> None:
@@ -131,16 +131,6 @@ def _verify(image: str, layer: Layer) -> None:
             "a layer of the image is damaged",
             why=f"its digest is {found}, not {layer.digest}",
             hint="pull the image again",
-        )
-
-
-def _check_space(reader: SquashfsReader, folder: Path) -> None:
-    free = shutil.disk_usage(folder).free * _FREE_SHARE
-    need = sum(node.size for _, node in reader.walk() if node.kind is Kind.FILE)
-    if need > free:
-        raise SpaceError(
-            f"no room in {folder} for the {need >> 20} MiB of the image",
-            hint="make room (sifdeck cache clean), or name a cache elsewhere: SIFDECK_CACHE_DIR",
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import FormatError
 from backend.escape import one_line
+from backend.space import size_on_disk
 from backend.squashfs.inode import Kind
 
 if TYPE_CHECKING:
@@ -64,6 +65,22 @@ def unpack(reader: SquashfsReader, *, keep_owners: bool, root: bytes = b"") -> I
         yield count
     for path, node in reversed(folders):  # last, since writing into them changes their times
         _dress(reader, path, node, keep_owners=keep_owners)
+
+
+def measure(reader: SquashfsReader) -> tuple[int, int]:
+    """Return how many bytes on a disk and how many files :func:`unpack` will write.
+
+    Raises:
+        FormatError: The image is damaged.
+    """
+    sizes: dict[int, int] = {}  # by inode: names of one file share its blocks
+    count = 0
+    for _, node in reader.walk():
+        count += 1
+        if node.kind is Kind.FILE:
+            parts = reader.data_parts(node)
+            sizes[node.number] = sum(size_on_disk(length) for _, length in parts)
+    return sum(sizes.values()), count
 
 
 def _write(reader: SquashfsReader, path: bytes, node: Node) -> bool:

@@ -33,6 +33,7 @@ from backend.sif.overlaylayer import KINDS, WHITEOUT, read_folder
 from backend.sif.records import DataType, FileSystem, Partition, PartitionKind
 from backend.sif.revision import add_documents, drop_documents
 from backend.sif.writer import LayerFile
+from backend.space import Need, check_space
 from backend.squashfs.inode import Attributes, Directory, Inode, Kind
 from backend.squashfs.writer import SquashfsWriter
 from backend.staging import StagedFile
@@ -76,6 +77,9 @@ def create_overlay(path: Path, new: NewOverlay) -> None:
     """
     if new.size_mib < MIN_SIZE_MIB:
         raise UsageError(f"image size must be equal or greater than {MIN_SIZE_MIB} MiB")
+    size = 0 if new.is_sparse else new.size_mib << 20
+    folder = path.absolute().parent
+    check_space([Need(folder=folder, size=size, purpose="the overlay", is_file=True)])
     if not path.exists():
         with StagedFile(path, mode=0o600) as staged:
             _make_filesystem(staged.fd, 0, path.parent, new)

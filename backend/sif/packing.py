@@ -21,6 +21,7 @@ from backend.oci.image import Descriptor, Manifest
 from backend.oci.json import dump
 from backend.sif.ocisif import OciSifWriter
 from backend.sif.provenance import Documents
+from backend.space import LEAST_OF_FILES, Need, check_space, measure_folder
 from backend.squashfs.inode import Attributes, Directory, Inode, Kind
 from backend.squashfs.writer import SquashfsWriter
 
@@ -62,6 +63,9 @@ def package_data(
     """
     if not source.exists():
         raise NotFoundError(f"there is no {one_line(str(source))}")
+    size = measure_folder(source)[0] if source.is_dir() else source.stat().st_size
+    least, folder = int(size * LEAST_OF_FILES), target.absolute().parent
+    check_space([Need(folder=folder, size=least, purpose="the data container", is_file=True)])
     with OciSifWriter(target, layer_count=1, overwrite=overwrite) as writer:
         with writer.layer() as out:
             _pack(source, out, compression, report)

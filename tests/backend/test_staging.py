@@ -1,18 +1,23 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from backend.errors import BackendError, ExistsError, NotFoundError, SpaceError, UsageError
-from backend.staging import StagedFile
+from backend.staging import StagedFile, StagedFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def write(target: Path, data: bytes = b"new", *, overwrite: bool = False) -> None:
@@ -97,13 +102,16 @@ def test_nothing_is_left_after_an_error(tmp_path: Path, error: type[BaseExceptio
     assert names(folder) == []
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("staged_type", [StagedFile, StagedFolder])
+def test_full_disk(
+    tmp_path: Path, number: int, staged_type: type[StagedFile | StagedFolder]
+) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
 
     def fail() -> None:
-        with StagedFile(folder / "x.sif"):
+        with staged_type(folder / "x.sif"):
             raise OSError(number, os.strerror(number))
 
     with pytest.raises(SpaceError, match="no room") as caught:
@@ -138,15 +146,14 @@ def test_name_of_255_bytes(tmp_path: Path) -> None:
     assert (tmp_path / name).read_bytes() == b"new"
 
 
-def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
+@contextlib.contextmanager
+def lingering(staged_type: str, target: Path) -> Iterator[None]:
+    """A writer of a target that has written a part of it, and is killed at the end."""
     code = (
-        "import os, sys, time; from pathlib import Path; from backend.staging import StagedFile\n"
-        "with StagedFile(Path(sys.argv[1])) as staged:\n"
-        "    os.write(staged.fd, b'half'); print('ready', flush=True); time.sleep(60)\n"
+        f"import sys, time; from pathlib import Path; from backend.staging import {staged_type}\n"
+        f"with {staged_type}(Path(sys.argv[1])) as staged:\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
     )
-    target = folder / "x.sif"
     child = subprocess.Popen(
         [sys.executable, "-c", code, str(target)],
         stdout=subprocess.PIPE,
@@ -155,15 +162,51 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     assert child.stdout is not None
     with child, child.stdout:
         assert child.stdout.readline() == b"ready\n"
+        yield
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    target = folder / "x.sif"
+    with lingering("StagedFile", target):
         (left,) = names(folder)
         write(folder / "other.sif")
         write(target)  # the other writer lives: its file stays
         assert names(folder) == sorted([left, "other.sif", "x.sif"])
-        child.send_signal(signal.SIGKILL)
-        child.wait()
     write(target, b"again", overwrite=True)
     assert names(folder) == ["other.sif", "x.sif"]
     assert target.read_bytes() == b"again"
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    target = folder / "x"
+    with lingering("StagedFolder", target):
+        (left,) = names(folder)
+        (folder / left / "half").touch()
+        with StagedFolder(target) as staged:
+            (staged.path / "part").mkdir()
+            (staged.path / "part" / "file").touch()
+            staged.commit(staged.path / "part")
+        assert names(folder) == sorted([left, "x"])
+        assert names(target) == ["file"]
+    with pytest.raises(ExistsError), StagedFolder(target):
+        pass
+    with StagedFolder(folder / "y") as staged:
+        (folder / "y").mkdir()
+        with pytest.raises(ExistsError):
+            staged.commit()
+    (target / "file").unlink()
+    target.rmdir()
+    with StagedFolder(target) as staged:
+        staged.commit()
+    assert names(folder) == ["x", "y"]
+    with pytest.raises(NotFoundError, match="no folder"), StagedFolder(folder / "no" / "where"):
+        pass
 
 
 def test_files_of_others_stay(tmp_path: Path) -> None:
