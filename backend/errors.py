@@ -72,14 +72,18 @@ class BackendError(Exception):
 
 
 def explain(error: BackendError) -> str:
-    """Return the lines that tell a user what happened, why, what was kept and what to do."""
+    """Return the lines that tell a user what happened, why, what was kept and what to do.
+
+    Whatever an error quotes, nothing in it reaches a terminal as an escape sequence.
+    """
+    from backend.escape import printable
+
     labelled = (("why", error.why), ("kept", error.kept), ("next", error.hint))
-    return "\n".join(
-        [
-            f"ERROR:   {error.message}",
-            *(f"{label + ':':8} {text}" for label, text in labelled if text),
-        ]
-    )
+    lines = [
+        f"ERROR:   {error.message}",
+        *(f"{label + ':':8} {text}" for label, text in labelled if text),
+    ]
+    return "\n".join(printable(line) for line in lines)
 
 
 class UsageError(BackendError):
@@ -107,12 +111,15 @@ class FormatError(BackendError):
     Args:
         message: What is wrong, in the user's words.
         offset: Where, in bytes from the start of the file or stream; None where it is JSON.
+        why: As for :class:`BackendError`.
         hint: As for :class:`BackendError`.
     """
 
-    def __init__(self, message: str, *, offset: int | None = None, hint: str = "") -> None:
+    def __init__(
+        self, message: str, *, offset: int | None = None, why: str = "", hint: str = ""
+    ) -> None:
         place = "" if offset is None else f" (at byte {offset})"
-        super().__init__(f"{message}{place}", hint=hint)
+        super().__init__(f"{message}{place}", why=why, hint=hint)
         self.offset = offset
 
 

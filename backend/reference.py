@@ -122,17 +122,30 @@ def parse(text: str) -> Reference:
         raise UsageError(f"not an image: {quoted(text, limit=80)}")
     scheme, found, rest = text.partition(":")
     if not found or scheme not in get_args(Transport):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+            raise _unknown(scheme, rest)
         return _file(text)
     if scheme in {"docker", "oras", "library"}:
         if not rest.startswith("//"):
-            raise UsageError(
-                f"{quoted(text)} lacks two slashes", hint=f"write {scheme}://{one_line(rest)}"
-            )
+            right = f"{scheme}://{one_line(rest.lstrip('/'))}"
+            raise UsageError(f"{quoted(text)} lacks two slashes", hint=f"write {right}")
         name = rest.removeprefix("//")
         if scheme == "docker":
+            if re.fullmatch(r"(localhost|[^/]*\.[^/]*):\d+", name):
+                hint = f"write {scheme}://{one_line(name)}/NAME:TAG"
+                raise UsageError(f"{quoted(name)} names a registry and no image in it", hint=hint)
             return parse_name(name)
         return _remote(name, "oras" if scheme == "oras" else "library", default_registry="")
     return _other(scheme, rest, text)
+
+
+def _unknown(scheme: str, rest: str) -> UsageError:
+    """Return the error for a transport that we do not know."""
+    known = get_args(Transport)
+    hint = f"known are {', '.join(known)}"
+    if scheme.lower() in known:
+        hint = f"write {scheme.lower()}:{one_line(rest)}"
+    return UsageError(f"there is no transport {quoted(scheme, limit=40)}", hint=hint)
 
 
 def parse_name(name: str) -> Reference:
@@ -173,13 +186,21 @@ def _remote(name: str, transport: Transport, *, default_registry: str) -> Refere
 def _check(name: str, registry: str, repository: str, tag: str) -> None:
     """Raise the UsageError that says which part of a name is wrong."""
     shown = quoted(name, limit=120)
-    if registry and not _HOST.fullmatch(registry):
-        raise UsageError(f"{quoted(registry)} in {shown} is not a registry host")
+    if registry and not _is_host(registry):
+        raise UsageError(
+            f"{quoted(registry)} in {shown} is not a registry host",
+            hint="it is a name or an address, with a port where needed, as localhost:5000",
+        )
     if not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
         hint = "names are lower case, as in docker://ghcr.io/group/name:tag"
         raise UsageError(f"{quoted(repository)} in {shown} is not a repository", hint=hint)
     if tag and not _TAG.fullmatch(tag):
         raise UsageError(f"{quoted(tag)} in {shown} is not a tag")
+
+
+def _is_host(text: str) -> bool:
+    port = text.rpartition("]")[2].partition(":")[2]
+    return bool(_HOST.fullmatch(text)) and (not port or 0 < int(port) < 1 << 16)
 
 
 def _digest(text: str, name: str) -> Digest:

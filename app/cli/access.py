@@ -47,11 +47,15 @@ def make_access(values: Mapping[str, object], *, ask: bool = False) -> Access:
     Raises:
         UsageError: An option or a file makes no sense.
     """
+    import logging
+
     from backend.registry.access import DEFAULT_LIBRARY, Access
     from backend.registry.credentials import Credentials, given_login
     from backend.registry.tls import Trust
     from backend.settings import flag, variable
 
+    if logging.lastResort:  # what prints warnings where nobody has set logging up
+        logging.lastResort.setFormatter(logging.Formatter("WARNING: %(message)s"))
     login = None
     if ask:
         username = click.prompt("Enter Docker/OCI registry username", err=True)
@@ -88,15 +92,18 @@ def registry_of(uri: str) -> tuple[str, str]:
         UsageError: It is neither.
     """
     from backend.errors import UsageError
-    from backend.escape import one_line
+    from backend.escape import one_line, quoted
     from backend.reference import parse
 
     scheme, separator, rest = uri.partition("://")
     if not separator:
         scheme, rest = "docker", uri
+    host, _, path = rest.rstrip("/").partition("/")
     if scheme not in {"docker", "oras"}:
-        raise UsageError(f"{one_line(scheme, limit=40)} transport is not supported")
-    host, _, path = rest.strip("/").partition("/")
+        hint = f"write docker://{one_line(host)}" if scheme in {"http", "https"} else ""
+        raise UsageError(f"{one_line(scheme, limit=40)} transport is not supported", hint=hint)
+    if not host or any(char.isspace() for char in host):
+        raise UsageError(f"{quoted(uri)} names no registry", hint="write docker://HOST[:PORT]")
     # The path of an image is checked by the grammar of references.
     parse(f"oras://{host}/{path or 'x'}" if _is_host(host) else f"oras://{host}:1/{path or 'x'}")
     return host, path

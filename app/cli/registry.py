@@ -177,6 +177,11 @@ def _ask(username: str, password: str, *, from_stdin: bool) -> tuple[str, str]:
         )
     if not password:
         raise UsageError("a password is required")
+    if ":" in username:
+        raise UsageError(
+            "a user name with a colon cannot be sent",
+            why="HTTP takes what follows the colon for the password (RFC 7617)",
+        )
     return username, password
 
 
@@ -204,7 +209,11 @@ def _verify(access: Access, host: str, given: Login) -> str:
     if state.login == "none":
         return f"{host} lets everybody in, so the password was not checked"
     if state.login != "ok":
-        raise AuthenticationError(f"{host} refuses the login", why=state.detail)
+        raise AuthenticationError(
+            f"{host} refuses the login",
+            why=state.detail,
+            hint="check user name and password; many registries want a token for a password",
+        )
     return f"{host} accepts the login"
 
 

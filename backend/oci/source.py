@@ -31,6 +31,9 @@ _MAX_DEPTH = 4
 """Indexes within indexes; the specification sets no limit, and nobody needs more than two."""
 
 
+_BROKEN = "where it comes from, or something on the way, is broken; try again, and tell its owner"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawManifest:
     """A manifest or index as it was received.
@@ -146,11 +149,7 @@ async def resolve(
     if raw.media_type not in media.MANIFESTS:
         raise FormatError(f"{reference} is no image but {one_line(raw.media_type, limit=120)}")
     manifest = parse_manifest(raw.data, raw.media_type)
-    if manifest.config.media_type == media.SIF_CONFIG:
-        artifact = str(reference).replace("docker://", "oras://", 1)
-        raise FormatError(
-            f"{reference} is a SIF file, not an image of layers", hint=f"try {artifact}"
-        )
+    _check_is_image(manifest, reference)
     if named is None or not named.architecture:
         named = await _configured(source, reference, manifest, read)
         if named and not platform.accepts(named):
@@ -163,6 +162,31 @@ async def resolve(
         manifest=manifest,
         platform=named or platform,
     )
+
+
+def _check_is_image(manifest: Manifest, reference: Reference) -> None:
+    """Refuse what registries hold besides images of layers.
+
+    Raises:
+        FormatError: It is a SIF file, or another artifact, or nobody can read its layers.
+    """
+    kind = manifest.config.media_type
+    if kind == media.SIF_CONFIG:
+        artifact = str(reference).replace("docker://", "oras://", 1)
+        raise FormatError(
+            f"{reference} is a SIF file, not an image of layers", hint=f"try {artifact}"
+        )
+    if manifest.artifact_type != media.DATA_CONTAINER and kind not in media.CONFIGS:
+        named = one_line(manifest.artifact_type or kind, limit=120)
+        raise FormatError(
+            f"{reference} is no container image but an artifact: {named}",
+            hint=f"sifdeck manifest {reference} shows what it holds",
+        )
+    if any(layer.media_type.endswith("+encrypted") for layer in manifest.layers):
+        raise FormatError(
+            f"the layers of {reference} are encrypted",
+            hint="decrypt them first: skopeo copy --decryption-key",
+        )
 
 
 def check_document_size(descriptor: Descriptor) -> None:
@@ -183,13 +207,17 @@ def verify(data: bytes, digest: Digest, *, size: int | None = None) -> None:
     """
     if size is not None and len(data) != size:
         raise VerificationError(
-            f"{digest} has the wrong size", why=f"expected {size} bytes, got {len(data)} or more"
+            f"{digest} has the wrong size",
+            why=f"expected {size} bytes, got {len(data)} or more",
+            hint=_BROKEN,
         )
     found = hasher(digest)
     found.update(data)
     got = f"{digest.partition(':')[0]}:{found.hexdigest()}"
     if got != digest:
-        raise VerificationError(f"{digest} has other content", why=f"its digest is {got}")
+        raise VerificationError(
+            f"{digest} has other content", why=f"its digest is {got}", hint=_BROKEN
+        )
 
 
 def document_type(data: bytes, declared: str) -> str:
@@ -220,7 +248,9 @@ def missing_platform(
     reference: Reference, wanted: Platform, offered: list[Platform]
 ) -> NotFoundError:
     """Return the error that lists the platforms there are."""
-    there = ", ".join(sorted({one_line(str(one), limit=40) for one in offered})) or "none"
+    there = ", ".join(sorted({one_line(str(one), limit=40) for one in offered}))
+    if not there:
+        return NotFoundError(f"{reference} has no image for {wanted}", why="it holds no images")
     return NotFoundError(
         f"{reference} has no image for {wanted}",
         why=f"it is for: {there}",

@@ -119,13 +119,13 @@ class Authorizer:
                 try:
                     token = await self._fetch_token(response.url, offer, scope, login)
                 except _RefusedError as error:
-                    raise refused(registry, login) from error
+                    raise refused(registry, login, self._credentials.troubles) from error
                 self._tokens[registry, scope] = token
                 return
             if offer.scheme == "basic" and login and login.kind == "password":
                 self._basic[registry, _repository(scope)] = Secret(login.basic())
                 return
-        raise refused(registry, login)
+        raise refused(registry, login, self._credentials.troubles)
 
     def _forget(self, registry: str, scope: str) -> None:
         """Drop what a registry no longer accepts: its clock, not ours, ends a token."""
@@ -165,12 +165,21 @@ class Authorizer:
             return await _read_token(response, asked)
 
 
-def refused(registry: str, login: Login | None) -> AuthenticationError:
-    """Return the error for a registry that does not let us in."""
+def refused(
+    registry: str, login: Login | None, troubles: Sequence[str] = ()
+) -> AuthenticationError:
+    """Return the error for a registry that does not let us in.
+
+    Args:
+        registry: Host and port.
+        login: What was tried; None when none was found.
+        troubles: What kept logins from being found.
+    """
     host = one_line(registry)
     if login is None:
         return AuthenticationError(
-            f"{host} wants a login, and none is stored for it",
+            f"{host} wants a login, and none was found for it",
+            why="; ".join(troubles),
             hint=f"sifdeck registry login docker://{host}",
         )
     return AuthenticationError(

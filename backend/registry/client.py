@@ -15,7 +15,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, urlencode
 
-from backend.errors import BackendError, FormatError, NetworkError, VerificationError
+from backend.errors import (
+    BackendError,
+    FormatError,
+    NetworkError,
+    NotFoundError,
+    VerificationError,
+)
+from backend.escape import one_line
 from backend.oci import media
 from backend.oci.digest import digest_of, parse_digest
 from backend.oci.json import load
@@ -46,6 +53,8 @@ _log = logging.getLogger(__name__)
 _PAGE = 1000
 _MAX_NAMES = 1_000_000
 _MAX_PAGE_BYTES = 8 << 20
+_LOST = "the image is damaged there: its owner has to push it again"
+_UNDISTRIBUTED = "its licence keeps this layer out of registries; ask the image's owner for it"
 _NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
 
 
@@ -161,18 +170,23 @@ class RegistryClient:
 
     async def _fetch_manifest(self, reference: Reference, place: Place) -> RawManifest:
         there = await self._enter(place)
-        headers, data = await self.session.read(
-            there.registry,
-            f"/v2/{there.repository}/manifests/{quote(there.version, safe=':')}",
-            scope=pull_scope(there),
-            what=str(there),
-            accept=", ".join(media.ACCEPT),
-        )
+        try:
+            headers, data = await self.session.read(
+                there.registry,
+                f"/v2/{there.repository}/manifests/{quote(there.version, safe=':')}",
+                scope=pull_scope(there),
+                what=str(there),
+                accept=", ".join(media.ACCEPT),
+            )
+        except NotFoundError as error:
+            error.hint = f"its tags: sifdeck tags docker://{there.name}"
+            raise
         if reference.digest:
             verify(data, reference.digest)
         else:
             _verify_announced(data, headers.get("docker-content-digest", ""))
         declared = headers.get("content-type", "").partition(";")[0].strip().lower()
+        _check_is_json(data, declared, there)
         self._found_at[reference.name] = there
         return RawManifest(
             data=data,
@@ -306,7 +320,10 @@ async def blob_bytes(
     if response.status_code == 416:
         raise wrong_size(descriptor, offset)
     if response.status_code not in {200, 206}:
-        raise await problem(response, what)
+        error = await problem(response, what)
+        if isinstance(error, NotFoundError):
+            error.hint = _UNDISTRIBUTED if descriptor.media_type in media.NOT_DISTRIBUTED else _LOST
+        raise error
     skip = _bytes_to_skip(response, descriptor, offset)
     async for chunk in response.aiter_raw():
         if skip < len(chunk):
@@ -326,6 +343,21 @@ def wrong_size(descriptor: Descriptor, got: int) -> VerificationError:
         why=f"expected {descriptor.size} bytes, got {got}",
         hint="the registry, or something on the way to it, is broken; tell its administrator",
     )
+
+
+def _check_is_json(data: bytes, declared: str, reference: Reference) -> None:
+    """Tell a login page of a network from a broken manifest.
+
+    Raises:
+        FormatError: It is no JSON at all.
+    """
+    if data.lstrip()[:1] not in {b"{", b"["}:
+        kind = f"it is called {one_line(declared, limit=80)}" if declared else "it has no type"
+        raise FormatError(
+            f"{reference.registry} answered something else than a manifest of {reference}",
+            why=f"{kind}, and is no JSON",
+            hint="a proxy, or a network's login page, may answer in the registry's place",
+        )
 
 
 def _verify_announced(data: bytes, header: str) -> None:

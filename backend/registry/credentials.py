@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from backend.errors import AuthenticationError, FormatError
+from backend.errors import AuthenticationError, FormatError, ToolError
+from backend.escape import one_line
 from backend.oci.json import Node, load
 from backend.paths import singularity_home
 from backend.reference import DOCKER_HUB
@@ -106,6 +107,9 @@ class Credentials:
         login: Given by hand; used for every registry, nothing else is looked at.
         authfile: ``--authfile``; looked into first.  It must be readable.
         places: The only files to look into; None for the environment and :func:`auth_files`.
+
+    Attributes:
+        troubles: What kept files and helpers from being read so far, in sentences.
     """
 
     def __init__(
@@ -118,6 +122,7 @@ class Credentials:
         self._given = login
         self._authfile = authfile
         self._places = places
+        self.troubles: list[str] = []
 
     async def find(self, registry: str, repository: str = "") -> Login | None:
         """Return the login for a repository of ``registry``, or None to go there as nobody.
@@ -128,17 +133,65 @@ class Credentials:
         if self._given:
             return self._given
         if self._authfile:
-            found = await _in_file(self._authfile, registry, repository, must=True)
+            found = await self._in_file(self._authfile, registry, repository)
             if found:
                 return found
         environment = environment_login()
         if environment and self._places is None:
             return environment
         for place in auth_files() if self._places is None else self._places:
-            found = await _in_file(place.path, registry, repository)
+            try:
+                found = await self._in_file(place.path, registry, repository)
+            except AuthenticationError as error:
+                self._note(f"{error.message}: {error.why}")
+                continue
             if found:
                 return found
         return None
+
+    async def _in_file(self, path: Path, registry: str, repository: str) -> Login | None:
+        """Return the login that one auth file, or a program that it names, has for a repository.
+
+        Raises:
+            AuthenticationError: It is not there, or cannot be read.
+        """
+        try:
+            root = read_auth_file(path)
+            if root is None and path == self._authfile:
+                raise AuthenticationError(f"{path} is not there", hint="check --authfile")
+            return await self._in_document(root, path, registry, repository) if root else None
+        except (FormatError, OSError) as error:
+            raise AuthenticationError(
+                f"{path} cannot be read", why=_reason(error), hint="mend it, or move it away"
+            ) from error
+
+    async def _in_document(
+        self, root: Node, path: Path, registry: str, repository: str
+    ) -> Login | None:
+        keys = lookup_keys(registry, repository)
+        for key, program in _programs(root, keys, registry.lower()):
+            try:
+                found = await helpers.get(program, key)
+            except (ToolError, FormatError) as error:
+                self._note(f"{path}: {error.message}")
+                continue
+            if found:
+                return _from_helper(found, f"docker-credential-{program}, named in {path}")
+        auths = root.get("auths")
+        entries = auths.object() if auths else {}
+        for key in keys:
+            if isinstance(entries.get(key), dict):
+                login = _entry_login(Node(entries[key], f"auths.{key}"), source=str(path))
+                if login:
+                    return login
+        return None
+
+    def _note(self, trouble: str) -> None:
+        """Warn of what keeps logins from being found, once."""
+        shown = one_line(trouble)
+        if shown not in self.troubles:
+            self.troubles.append(shown)
+            _log.warning("%s", shown)
 
 
 def given_login(username: str, password: str) -> Login:
@@ -170,9 +223,10 @@ def read_auth_file(path: Path) -> Node | None:
     except FileNotFoundError:
         return None
     if len(data) > _MAX_FILE:
-        raise FormatError(f"{path} is larger than {_MAX_FILE >> 20} MiB")
-    root = load(data or b"{}", str(path))
-    root.object()
+        raise FormatError(f"the file is larger than {_MAX_FILE >> 20} MiB")
+    root = load(data or b"{}", "the file")
+    if not isinstance(root.value, dict):
+        raise root.fail("an object")
     return root
 
 
@@ -184,42 +238,19 @@ def lookup_keys(registry: str, repository: str = "") -> tuple[str, ...]:
     if host == DOCKER_HUB:
         hub = (HUB_KEY, "docker.io", "index.docker.io", "https://index.docker.io/v1")
         return (*paths, *hub, "registry-1.docker.io")
-    # docker login of old wrote whole addresses.
-    urls = (f"https://{host}", f"https://{host}/v1/", f"https://{host}/v2/", f"http://{host}")
-    return (*paths, host, *urls)
+    return (*paths, host, *addresses_of(host))
 
 
-async def _in_file(
-    path: Path, registry: str, repository: str, *, must: bool = False
-) -> Login | None:
-    """Return the login that one auth file, or a program that it names, has for a repository."""
-    try:
-        root = read_auth_file(path)
-        if root is None and must:
-            raise AuthenticationError(f"{path} is not there", hint="check --authfile")
-        return await _in_document(root, path, registry, repository) if root else None
-    except (FormatError, OSError) as error:
-        if must:
-            raise AuthenticationError(f"{path} cannot be read", why=str(error)) from error
-        _log.warning("%s cannot be read: %s", path, error)
-        return None
+def addresses_of(key: str) -> tuple[str, ...]:
+    """Return the other forms of a key ``host[/path]``: docker login of old wrote addresses."""
+    schemes = (f"https://{key}", f"http://{key}")
+    tails = ("", "/", "/v1/", "/v2/", "/v1", "/v2")
+    return (f"{key}/", *(f"{scheme}{tail}" for scheme in schemes for tail in tails))
 
 
-async def _in_document(root: Node, path: Path, registry: str, repository: str) -> Login | None:
-    keys = lookup_keys(registry, repository)
-    for key, program in _programs(root, keys, registry.lower()):
-        found = await helpers.get(program, key)
-        if found:
-            source = f"docker-credential-{program}, named in {path}"
-            return _from_helper(found, source)
-    auths = root.get("auths")
-    entries = auths.object() if auths else {}
-    for key in keys:
-        if isinstance(entries.get(key), dict):
-            login = _entry_login(Node(entries[key], f"auths.{key}"), source=str(path))
-            if login:
-                return login
-    return None
+def _reason(error: FormatError | OSError) -> str:
+    """Return why a file cannot be read, without its name."""
+    return error.message if isinstance(error, FormatError) else error.strerror or str(error)
 
 
 def _programs(root: Node, keys: Iterable[str], host: str) -> Iterator[tuple[str, str]]:
@@ -256,7 +287,9 @@ def _entry_login(entry: Node, *, source: str) -> Login | None:
     if encoded is None or not encoded.text():
         return _plain_login(entry, source=source)
     try:
-        decoded = base64.b64decode(encoded.text(), validate=True).decode()
+        # Some wrap it, which Docker's reader does not mind.
+        compact = "".join(encoded.text().split())
+        decoded = base64.b64decode(compact, validate=True).decode()
     except (binascii.Error, ValueError) as error:
         raise FormatError(f"{entry.path}.auth is not base64 of user:password") from error
     username, colon, password = decoded.partition(":")

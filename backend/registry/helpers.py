@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 _TIMEOUT_S = 10.0
 """A helper may wait for an unlocked keyring that nobody is there to unlock."""
 
+_UNKNOWN = "credentials not found"
+"""Part of the words by which helpers say that they do not know a key."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -35,15 +38,20 @@ class HelperLogin:
 
 
 async def get(name: str, key: str) -> HelperLogin | None:
-    """Return what the helper ``name`` has for ``key``, or None; a broken helper has nothing."""
+    """Return what the helper ``name`` has for ``key``, or None.
+
+    Raises:
+        ToolError: It is not installed, takes too long, or fails otherwise.
+        FormatError: Its answer is none, or ``name`` is no name of a helper.
+    """
     try:
-        answer = load((await _run(name, "get", key)).encode(), f"docker-credential-{name}'s answer")
-        username, secret = answer.need("Username").text(), answer.need("Secret").text()
-    except ToolFailedError:
-        return None  # how a helper says that it does not know the key
-    except (ToolError, FormatError) as error:
-        _log.warning("docker-credential-%s: %s", one_line(name, limit=40), error)
-        return None
+        text = await _run(name, "get", key)
+    except ToolFailedError as error:
+        if _UNKNOWN in error.stdout + error.stderr:
+            return None
+        raise
+    answer = load(text.encode(), f"the answer of docker-credential-{name}")
+    username, secret = answer.need("Username").text(), answer.need("Secret").text()
     return HelperLogin(username=username, secret=Secret(secret)) if secret else None
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from backend.errors import BackendError, FormatError, ToolError
-from backend.escape import quoted
+from backend.escape import one_line, quoted
 from backend.oci.json import load
 from backend.paths import singularity_home
 from backend.reference import DOCKER_HUB, DOCKER_HUB_HOST
@@ -26,6 +27,7 @@ from backend.registry.credentials import (
     AuthFile,
     Credentials,
     Login,
+    addresses_of,
     auth_files,
     environment_login,
     read_auth_file,
@@ -34,6 +36,8 @@ from backend.staging import StagedFile
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_log = logging.getLogger(__name__)
 
 OUR_HELPER = "sifdeck"
 
@@ -123,8 +127,7 @@ async def remove(path: Path, registry: str, repository: str = "") -> bool:
     removed = False
     for key in _same_keys(registry, repository):
         program = _member(document, "credHelpers").get(key) or document.get("credsStore")
-        if isinstance(program, str) and program and await helpers.get(program, key):
-            await helpers.erase(program, key)
+        if isinstance(program, str) and program and await _erase(program, key):
             removed = True
         for member in ("auths", "credHelpers"):
             if _member(document, member).pop(key, None) is not None:
@@ -132,6 +135,18 @@ async def remove(path: Path, registry: str, repository: str = "") -> bool:
     if removed:
         _save(path, document)
     return removed
+
+
+async def _erase(program: str, key: str) -> bool:
+    """Have a helper forget a login; one that does not work keeps the file from nothing."""
+    try:
+        if not await helpers.get(program, key):
+            return False
+        await helpers.erase(program, key)
+    except (ToolError, FormatError) as error:
+        _log.warning("%s", error.message)
+        return False
+    return True
 
 
 async def stored_logins(authfile: Path | None = None) -> tuple[StoredLogin, ...]:
@@ -180,7 +195,8 @@ def token_end(secret: str) -> datetime | None:
 async def _in_file(place: AuthFile) -> list[StoredLogin]:
     try:
         root = read_auth_file(place.path)
-    except (FormatError, OSError):
+    except (FormatError, OSError) as error:
+        _log.warning("%s cannot be read: %s", one_line(str(place.path)), error)
         return []
     if root is None:
         return []
@@ -211,6 +227,8 @@ def _stored_entry(key: str, place: AuthFile, entry: dict[str, Any]) -> StoredLog
         else:
             username, _, password = pair.partition(":")
             secret = secret or password
+    if place.path.stat().st_mode & 0o044:
+        holder += ", open to others"
     return _stored(key, place, username, holder, token_end(secret))
 
 
@@ -243,7 +261,7 @@ def _same_keys(registry: str, repository: str) -> tuple[str, ...]:
     key = key_for(registry, repository)
     if key == HUB_KEY:
         return (HUB_KEY, HUB_KEY.rstrip("/"), DOCKER_HUB, "index.docker.io", DOCKER_HUB_HOST)
-    return (key, f"https://{key}", f"https://{key}/v1/", f"https://{key}/v2/", f"http://{key}")
+    return (key, *addresses_of(key))
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -251,6 +269,12 @@ def _load(path: Path) -> dict[str, Any]:
         root = read_auth_file(path)
     except OSError as error:
         raise BackendError(f"{path} cannot be read", why=error.strerror or "") from error
+    except FormatError as error:
+        raise FormatError(
+            f"{path} is no auth file",
+            why=error.message,
+            hint="nothing in it was changed: mend it, or move it away",
+        ) from error
     return root.object() if root else {}
 
 

@@ -127,7 +127,8 @@ class Session:
                 if not asked:
                     await self._auth.answer(response, registry, scope)
         repository = scope.partition(" ")[0].partition(":")[2].rpartition(":")[0]
-        raise refused(registry, await self._credentials.find(registry, repository))
+        login = await self._credentials.find(registry, repository)
+        raise refused(registry, login, self._credentials.troubles)
 
     async def read(
         self,
@@ -226,7 +227,7 @@ async def problem(response: httpx.Response, what: str) -> BackendError:
     if response.status_code == 404:
         return NotFoundError(f"{host} has no {what}", why=error.why or "it answered 404")
     if response.status_code == 429:
-        error.hint = "log in for a higher limit, or try again later"
+        error.hint = f"log in for a higher limit, or {error.hint}"
     return error
 
 

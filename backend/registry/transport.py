@@ -118,6 +118,8 @@ class Transport:
         self, method: str, url: httpx.URL, headers: dict[str, str], content: Content
     ) -> httpx.Response:
         netloc = url.netloc.decode("ascii")
+        if url.port is not None and not 0 < url.port < 1 << 16:
+            raise NetworkError(f"there is no port {url.port}, which {host_of(url)} names")
         _log.debug("%s %s://%s%s", method, url.scheme, netloc, url.path)
         client = self._client(url, insecure=netloc in self._insecure)
         request = client.build_request(method, url, headers=headers, content=content)
@@ -266,7 +268,7 @@ def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> 
         hint = "trust its authority with --ca-cert FILE, or see 'sifdeck registry test'"
         return NetworkError(f"the certificate of {host} is not trusted", why=why, hint=hint)
     if "WRONG_VERSION_NUMBER" in why or "RECORD_LAYER" in why:
-        hint = "if it speaks plain HTTP, add --no-https"
+        hint = "if it speaks plain HTTP, add --no-https; an address then begins with http://"
         return PlainHttpError(f"{host} does not speak HTTPS", why=why, hint=hint)
     hint = "check the name and the port, and this machine's network; HTTPS_PROXY names a proxy"
     return NetworkError(f"no connection to {host}", why=why, hint=hint, transient=transient)

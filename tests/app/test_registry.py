@@ -114,6 +114,55 @@ def test_what_login_needs(deck: Deck) -> None:
     assert "a password is required" in deck.err
     assert deck("registry", "login", "-u", "x", "library://h.example") == ExitCode.USAGE
     assert "library transport is not supported" in deck.err
+    for uri, word in (
+        ("https://h.example/v2/", "write docker://h.example"),
+        ("docker:///x", "names no registry"),
+        ("docker://", "names no registry"),
+        ("docker://a b", "names no registry"),
+    ):
+        argv = ("registry", "login", "-u", "x", "--password-stdin", uri)
+        assert deck(*argv, stdin="x") == ExitCode.USAGE
+        assert word in deck.err
+    colon = ("registry", "login", "-u", "a:b", "--password-stdin", "docker://h.example")
+    assert deck(*colon, stdin="x") == ExitCode.USAGE
+    assert "colon" in deck.err
+
+
+def test_a_damaged_file_is_named_and_kept(
+    deck: Deck, clean_home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = clean_home / ".singularity/docker-config.json"
+    file.parent.mkdir()
+    file.write_text('{"auths": {"h.example": ')
+    assert login(deck, "h.example", PASSWORD, "--offline") == ExitCode.FAILED
+    assert "nothing in it was changed" in deck.err
+    assert deck("registry", "logout", "docker://h.example") == ExitCode.FAILED
+    assert deck("registry", "list", "--offline") == 0
+    assert f"{file} cannot be read" in caplog.text
+    assert file.read_text() == '{"auths": {"h.example": '
+
+
+def test_a_file_that_others_can_read_is_marked(deck: Deck, clean_home: Path) -> None:
+    file = clean_home / ".docker/config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"auths": {"h.example": {"auth": "YWxpY2U6b2xk"}}}))
+    for mode, secret in (
+        (0o600, "base64 in the file"),
+        (0o644, "base64 in the file, open to others"),
+    ):
+        file.chmod(mode)
+        assert deck("registry", "list", "--offline", "--json") == 0
+        assert deck.rows()[0]["secret"] == secret
+
+
+def test_logout_where_the_helper_is_missing(deck: Deck, clean_home: Path) -> None:
+    """A file from another machine names a program that is not here."""
+    file = clean_home / ".singularity/docker-config.json"
+    file.parent.mkdir()
+    entry = {"auth": "YWxpY2U6b2xk"}
+    file.write_text(json.dumps({"auths": {"h.example/": entry}, "credsStore": "desktop"}))
+    assert deck("registry", "logout", "docker://h.example") == 0
+    assert json.loads(file.read_text()) == {"auths": {}, "credsStore": "desktop"}
 
 
 def test_docker_hub_logout_works(deck: Deck, clean_home: Path) -> None:

@@ -80,6 +80,23 @@ def test_refused(text: str, word: str) -> None:
         parse(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("Docker://x/y", "write docker://x/y"),
+        ("shub://x/y", "known are docker, oras, library,"),
+        ("docker:/ubuntu", "write docker://ubuntu"),
+        ("docker://localhost:5000", "write docker://localhost:5000/NAME:TAG"),
+        ("docker://127.0.0.1:5000", "write docker://127.0.0.1:5000/NAME:TAG"),
+        ("docker://r.example:65536/x", "as localhost:5000"),
+    ],
+)
+def test_refusals_say_how_it_is_written(text: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text)
+    assert hint in caught.value.hint
+
+
 @given(st.text(max_size=60), st.sampled_from(["docker://", "oras://", "oci:", "http://"]))
 def test_any_text_parses_or_is_refused(text: str, prefix: str) -> None:
     try:

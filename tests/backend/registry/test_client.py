@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from dataclasses import replace
+from email.utils import formatdate
 from typing import TYPE_CHECKING
 
 import pytest
@@ -224,14 +226,112 @@ async def test_trouble_that_stays_is_reported(registry: Registry) -> None:
     assert "limit" in caught.value.hint
 
 
-async def test_long_retry_after_is_not_waited_for(registry: Registry) -> None:
-    headers = {"retry-after": "3600"}
-    fault = Fault(path="manifests", kind="status", status=429, times=ALWAYS, headers=headers)
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("21600", "6 hours"),
+        (f"{time.time() + 9 * 86400 + 600:.0f}", "9 days"),  # as a date
+        ("9" * 400, "32 years"),
+    ],
+    ids=["seconds", "date", "for ever"],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_long_waits_are_told_and_not_waited_for(
+    registry: Registry, status: int, asked: str, told: str
+) -> None:
+    if told == "9 days":
+        asked = formatdate(int(asked), usegmt=True)
+    headers = {"retry-after": asked}
+    fault = Fault(path="manifests", kind="status", status=status, times=ALWAYS, headers=headers)
     with flaky_proxy(registry.host, fault) as proxy:
         with pytest.raises(RegistryError) as caught:
             await fetch(proxy.host, "client/again")
         assert len(proxy.seen("manifests")) == 1
-    assert caught.value.retry_after_s == 3600
+    assert f"try again in {told}, as it asks" in caught.value.hint
+
+
+async def test_a_date_that_is_near_is_waited_for(registry: Registry) -> None:
+    made = make("near")
+    registry.push(made, "client/near")
+    headers = {"retry-after": formatdate(time.time() + 1, usegmt=True)}
+    fault = Fault(path="manifests", kind="status", status=503, headers=headers)
+    with flaky_proxy(registry.host, fault) as proxy:
+        assert (await fetch(proxy.host, "client/near")).digest == made.digest
+        assert len(proxy.seen("manifests")) == 2
+
+
+async def test_a_login_page_is_no_manifest(registry: Registry) -> None:
+    page = Fault(
+        path="manifests",
+        kind="status",
+        status=200,
+        headers={"content-type": "text/html"},
+        body=b"<html>Welcome to our guest network</html>",
+    )
+    with (
+        flaky_proxy(registry.host, page) as proxy,
+        pytest.raises(FormatError, match="something else than a manifest") as caught,
+    ):
+        await fetch(proxy.host, "client/again")
+    assert caught.value.why == "it is called text/html, and is no JSON"
+    assert "login page" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("location", "word"),
+    [
+        ("ftp://elsewhere/x", "redirects to 'ftp://elsewhere/x'"),
+        ("http://[::1", "redirects to no address"),
+        ("http://127.0.0.1:99999/x", "there is no port 99999"),
+        ("/v2/client/again/manifests/latest", "more than 5 times"),
+        ("", "answered 302"),
+    ],
+)
+async def test_redirects_that_lead_nowhere(registry: Registry, location: str, word: str) -> None:
+    headers = {"location": location} if location else {}
+    fault = Fault(path="manifests", kind="status", status=302, times=ALWAYS, headers=headers)
+    with (
+        flaky_proxy(registry.host, fault) as proxy,
+        pytest.raises(NetworkError, match=word) as caught,
+    ):
+        await fetch(proxy.host, "client/again")
+    assert not caught.value.transient
+
+
+async def test_what_is_no_image_is_called_by_its_name(registry: Registry) -> None:
+    made = make("artifact")
+    registry.push(made, "client/artifact")
+    for tag, place, value, word in (
+        ("chart", "config", "application/vnd.cncf.helm.config.v1+json", "helm.config"),
+        ("secret", "layer", "application/vnd.oci.image.layer.v1.tar+gzip+encrypted", "encrypted"),
+    ):
+        document = json.loads(made.manifest)
+        entry = document["config"] if place == "config" else document["layers"][0]
+        entry["mediaType"] = value
+        data = json.dumps(document).encode()
+        registry.put_manifest("client/artifact", tag, data, made.media_type)
+        with pytest.raises(FormatError, match=word) as caught:
+            await resolve(registry.host, f"client/artifact:{tag}")
+        assert caught.value.hint
+
+
+async def test_what_is_missing_there_has_a_hint(registry: Registry) -> None:
+    made = make("lost")
+    registry.push(made, "client/lost")
+    with pytest.raises(NotFoundError) as caught:
+        await fetch(registry.host, "client/lost:none")
+    assert caught.value.hint == f"its tags: sifdeck tags docker://{registry.host}/client/lost"
+    lost = json.loads(made.manifest)["layers"][0]["digest"]
+    gone = Fault(path=f"blobs/{lost}", kind="status", status=404, times=ALWAYS)
+    with flaky_proxy(registry.host, gone) as proxy:
+        async with client() as reading:
+            found = await reading.resolve(parse(f"docker://{proxy.host}/client/lost"), AMD)
+            foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+            for kind, word in ((media.OCI_LAYER, "push it again"), (foreign, "licence")):
+                wanted = replace(found.manifest.layers[0], media_type=kind)
+                with pytest.raises(NotFoundError) as caught:
+                    await anext(reading.stream_blob(found.reference, wanted))
+                assert word in caught.value.hint
 
 
 async def test_silence_ends(registry: Registry) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import pickle
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 
 from backend.errors import AuthenticationError, FormatError
 from backend.oci.json import Node
+from backend.registry.auth import refused
 from backend.registry.credentials import (
     Credentials,
+    Login,
     _entry_login,
     auth_files,
     given_login,
@@ -123,6 +126,90 @@ async def test_broken_files(clean_home: Path, tmp_path: Path) -> None:
         await user("r.example", authfile=broken)
     with pytest.raises(AuthenticationError, match="is not there"):
         await user("r.example", authfile=tmp_path / "none")
+
+
+BROKEN_HELPERS = {
+    "garbage": ("head -c 100000 /dev/urandom", "is not JSON"),
+    "empty": ("exit 0", "is not JSON"),
+    "list": ("echo '[]'", "not an object"),
+    "failing": ("printf '\\033[31mlocked' >&2; exit 3", r"status 3: \x1b[31mlocked"),
+    "silent": ("sleep 600 & exec sleep 600", "took longer than"),
+    "absent": ("", "is not installed"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_HELPERS)
+async def test_broken_helpers_are_named(
+    name: str, clean_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a helper does wrong is said once, keeps nothing else from being found, and is why."""
+    script, word = BROKEN_HELPERS[name]
+    if script:
+        path = tmp_path / f"docker-credential-{name}"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("backend.registry.helpers._TIMEOUT_S", 0.5)
+    file = write(
+        clean_home / ".docker/config.json",
+        {"r.example": entry("fine", "x")},
+        credsStore=name,
+    )
+    credentials = Credentials()
+    found = await credentials.find("r.example")
+    assert found
+    assert found.username == "fine"
+    assert await credentials.find("q.example") is None
+    (trouble,) = credentials.troubles
+    assert trouble.startswith(f"{file}: ")
+    assert word in trouble
+    error = refused("q.example", None, credentials.troubles)
+    assert (error.why, error.hint) == (trouble, "sifdeck registry login docker://q.example")
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("// a comment\n{}", "not JSON"),
+        ('{"auths":', "not JSON"),
+        ("[1]", "not an object"),
+        ("null", "not an object"),
+        ('{"auths": []}', "auths is not an object"),
+        ('{"auths": {"r.example": {"auth": 5}}}', "not a string"),
+        ('{"auths": {"r.example": {"auth": "%%%"}}}', "not base64"),
+        ('{"credHelpers": []}', "credHelpers is not an object"),
+        ('{"credsStore": 5}', "credsStore is not a string"),
+        ('{"credsStore": "../x"}', "no name of a credential helper"),
+    ],
+)
+async def test_files_that_are_none_are_named(text: str, word: str, clean_home: Path) -> None:
+    file = clean_home / ".docker/config.json"
+    file.parent.mkdir()
+    file.write_text(text)
+    credentials = Credentials()
+    assert await credentials.find("r.example") is None
+    (trouble,) = credentials.troubles
+    assert trouble.startswith(str(file))
+    assert word in trouble
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("r.example", "r.example/", "https://r.example", "http://r.example/"),
+        *("https://r.example/v1/", "https://r.example/v2", "http://r.example/v2/"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+async def test_forms_that_others_write(key: str, encoding: str, clean_home: Path) -> None:
+    file = clean_home / ".docker/config.json"
+    file.parent.mkdir()
+    wrapped = entry("alice", "x" * 60)["auth"]
+    wrapped = f"{wrapped[:40]}\r\n{wrapped[40:]}\n"
+    text = json.dumps({"auths": {key: {"auth": wrapped, "email": None}, "r.examples": {}}})
+    file.write_text(text, encoding=encoding)
+    found = await Credentials().find("r.example", "a/b")
+    assert found == Login(username="alice", secret=Secret("x" * 60), source=str(file))
 
 
 @given(
