@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 from backend.errors import LaunchError
 from backend.escape import quoted
 from backend.runtime.host import find_program
+from backend.values import Value
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
+    from typing import Literal
+
     from backend.runtime.identity import Identity
 
-Kind = Literal["crun", "runc", "builtin"]
+    Kind = Literal["crun", "runc", "builtin"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
+class Engine(Value):
     """What starts OCI bundles.
 
     Attributes:

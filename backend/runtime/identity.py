@@ -9,16 +9,19 @@ process.  Real root needs no map.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import Literal
 
 from backend.errors import LaunchError
 from backend.escape import quoted
+from backend.values import Value, replace
+
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Mode = Literal["root", "subordinate", "single"]
 
 IdMap = tuple[tuple[int, int, int], ...]
 """Entries of (inside, outside, count), as in ``/proc/PID/uid_map``."""
-
-Mode = Literal["root", "subordinate", "single"]
 
 MIN_SUBORDINATE = 65536
 """Ids that an ordinary image needs; fewer are as good as none."""
@@ -29,8 +32,7 @@ _MAX_GROUPS = 64
 """Supplementary groups taken from an image's group file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User:
+class User(Value):
     """A user of the container.
 
     Attributes:
@@ -48,8 +50,7 @@ class User:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(Value):
     """Who asks, as the host knows them.
 
     Attributes:
@@ -84,8 +85,7 @@ class Caller:
         return "subordinate" if self.uid_range and self.gid_range and self.map_tools else "single"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
+class Identity(Value):
     """A user of the container and how they are reached from the host.
 
     Attributes:

@@ -6,21 +6,20 @@ the parsers, which takes longer than the container itself.
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from backend.cachefolder import cache_place
 from backend.errors import FormatError, NotFoundError
 from backend.runtime.identity import User, resolve_user
+from backend.values import Value
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from backend.sif.contents import ImageTree
     from backend.sif.file import SifFile
     from backend.sif.records import Descriptor
 
-_VERSION = 1
+_VERSION = 2
 """Of the form in which images are remembered."""
 _MAX_MEMORY = 1 << 20
 """Bytes of what is remembered of one image."""
@@ -28,8 +27,7 @@ _MAX_ACCOUNTS = 1 << 20
 """Bytes of an image's passwd or group that are read."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(Value):
     """A file system inside the file.
 
     Attributes:
@@ -43,8 +41,7 @@ class Layer:
     digest: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunnableImage:
+class RunnableImage(Value):
     """An image file and how to run it.
 
     Attributes:
@@ -69,7 +66,7 @@ class RunnableImage:
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
     user: str = ""
-    users: dict[str, User] = field(default_factory=dict)
+    users: dict[str, User]
 
     @property
     def name(self) -> str:
@@ -175,6 +172,7 @@ def _read_oci(path: str, sif: SifFile) -> RunnableImage:
         cmd=config.cmd,
         working_dir=config.working_dir,
         user=config.user,
+        users={},
     )
 
 
@@ -194,6 +192,7 @@ def _read_native(path: str, sif: SifFile) -> RunnableImage:
         layers=(_place(primary[0]),),
         overlay=_place(overlays[0]) if overlays else None,
         is_native=True,
+        users={},
     )
 
 
@@ -202,50 +201,91 @@ def _place(one: Descriptor) -> Layer:
 
 
 # -- what is remembered ------------------------------------------------------------------
+#
+# Entries of NAME=VALUE, ended by NUL; a name that stands several times makes a list.  The
+# stamp comes last, so that what was cut short has none.
 
 
 def _memory(state: os.stat_result) -> str:
-    return f"{cache_place()}/runtime/{state.st_dev:x}-{state.st_ino:x}.json"
+    return f"{cache_place()}/runtime/{state.st_dev:x}-{state.st_ino:x}"
 
 
-def _stamp(state: os.stat_result) -> list[int]:
-    return [_VERSION, state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+def _stamp(state: os.stat_result) -> str:
+    return f"{_VERSION} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns}"
 
 
 def _recall(memory: str, state: os.stat_result, path: str) -> RunnableImage | None:
     """Return what is known of a file, if it has not changed since."""
     try:
         with open(memory, "rb") as file:
-            known: Any = json.loads(file.read(_MAX_MEMORY))
-        if known.pop("stamp") != _stamp(state):
-            return None
-        overlay = known["overlay"]
-        lists = {key: tuple(known[key]) for key in ("env", "entrypoint", "cmd")}
-        users = {
-            spec: User(**(user | {"groups": tuple(user["groups"])}))
-            for spec, user in known["users"].items()
-        }
+            text = file.read(_MAX_MEMORY).decode("utf-8", "surrogateescape")
+    except OSError:
+        return None
+    known: dict[str, list[str]] = {}
+    for entry in text.split("\0")[:-1]:
+        name, _, value = entry.partition("=")
+        known.setdefault(name, []).append(value)
+    if known.get("stamp") != [_stamp(state)]:
+        return None
+    try:
         return RunnableImage(
-            **known
-            | lists
-            | {
-                "path": path,
-                "layers": tuple(Layer(**layer) for layer in known["layers"]),
-                "overlay": Layer(**overlay) if overlay else None,
-                "users": users,
-            }
+            path=path,
+            layers=tuple(_parse_layer(layer) for layer in known["layer"]),
+            overlay=next((_parse_layer(layer) for layer in known.get("overlay", ())), None),
+            is_native="native" in known,
+            env=tuple(known.get("env", ())),
+            entrypoint=tuple(known.get("entrypoint", ())),
+            cmd=tuple(known.get("cmd", ())),
+            working_dir=known["working_dir"][0],
+            user=known["user"][0],
+            users=dict(_parse_found(found) for found in known.get("found", ())),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # not there, or not ours: it is made again
+    except (ValueError, KeyError):
+        return None  # not ours: it is made again
 
 
 def _remember(memory: str, state: os.stat_result, image: RunnableImage) -> None:
     """Write down what is known of a file; a cache that cannot be written to is no error."""
+    entries = [
+        *(f"layer={_layer_text(layer)}" for layer in image.layers),
+        *([f"overlay={_layer_text(image.overlay)}"] if image.overlay else []),
+        *(["native="] if image.is_native else []),
+        *(f"env={entry}" for entry in image.env),
+        *(f"entrypoint={word}" for word in image.entrypoint),
+        *(f"cmd={word}" for word in image.cmd),
+        f"working_dir={image.working_dir}",
+        f"user={image.user}",
+        *(f"found={_found_text(spec, user)}" for spec, user in image.users.items()),
+        f"stamp={_stamp(state)}",
+    ]
+    if any("\0" in entry for entry in entries):
+        return
     part = f"{memory}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(memory), 0o700, exist_ok=True)
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(asdict(image) | {"stamp": _stamp(state)}, file)
+        with open(part, "wb") as file:
+            file.writelines(f"{entry}\0".encode("utf-8", "surrogateescape") for entry in entries)
         os.replace(part, memory)
     except (OSError, ValueError):
         return
+
+
+def _layer_text(layer: Layer) -> str:
+    return f"{layer.offset} {layer.size} {layer.digest}"
+
+
+def _parse_layer(text: str) -> Layer:
+    offset, size, digest = text.split(" ")
+    return Layer(offset=int(offset), size=int(size), digest=digest)
+
+
+def _found_text(spec: str, user: User) -> str:
+    groups = ",".join(str(group) for group in user.groups)
+    return f"{user.uid} {user.gid} {groups} {user.home}\n{spec}"
+
+
+def _parse_found(text: str) -> tuple[str, User]:
+    head, _, spec = text.partition("\n")
+    uid, gid, groups, home = head.split(" ", 3)
+    numbers = tuple(int(group) for group in groups.split(",") if group)
+    return spec, User(uid=int(uid), gid=int(gid), groups=numbers, home=home)

@@ -5,12 +5,13 @@ Runtime specification 1.0.2: crun before 1.9 refuses a later version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from backend.values import Value
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
+    from typing import Any
 
     from backend.runtime.identity import Identity
 
@@ -39,8 +40,7 @@ _MASKED = (
 _READ_ONLY = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Privileges:
+class Privileges(Value):
     """What the process may do beyond an ordinary one.
 
     Attributes:
@@ -56,7 +56,6 @@ class Privileges:
     seccomp: Mapping[str, Any] | None = None
 
 
-@dataclass(slots=True)
 class Grants:
     """What a container gets for its devices.
 
@@ -67,14 +66,14 @@ class Grants:
         hooks: By stage, as the runtime specification has them.
     """
 
-    nodes: list[tuple[str, str]] = field(default_factory=list)
-    mounts: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
-    environment: list[str] = field(default_factory=list)
-    hooks: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.nodes: list[tuple[str, str]] = []
+        self.mounts: list[tuple[str, str, tuple[str, ...]]] = []
+        self.environment: list[str] = []
+        self.hooks: dict[str, list[dict[str, object]]] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Container:
+class Container(Value):
     """Everything that ``config.json`` says.
 
     Attributes:
@@ -108,7 +107,7 @@ class Container:
     own_network: bool = False
     read_only: bool = False
     keep_groups: bool = False
-    hooks: Mapping[str, Any] = field(default_factory=dict)
+    hooks: Mapping[str, Any]
 
 
 def describe(container: Container) -> dict[str, Any]:

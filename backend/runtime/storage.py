@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, TypedDict
 
 from backend.errors import LaunchError, UsageError
 from backend.escape import quoted
 from backend.runtime import host
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TypedDict
 
     from backend.events import Report
     from backend.runtime.identity import Caller, Identity
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
     from backend.runtime.options import Bind, Overlay, RunOptions
     from backend.runtime.plan import Source, Upper
 
+    class FileSystems(TypedDict):
+        """The part of a plan that says what the root is made of."""
+
+        layers: list[Source]
+        squashfuse: list[str]
+        overlayfuse: str
+        ext3fuse: str
+        upper: Upper
+
+
 _AS_ROOT = "uid=0,gid=0,kernel_cache,attr_timeout=86400,entry_timeout=86400,negative_timeout=86400"
 """Options of the high-level squashfuse, which by itself caches nothing; an image never changes."""
 _SQUASHFS, _EXT, _SIF = b"hsqs", b"\x53\xef", b"SIF_MAGIC"
 _EXT_AT, _SIF_AT = 1080, 32
-
-
-class FileSystems(TypedDict):
-    """The part of a plan that says what the root is made of."""
-
-    layers: list[Source]
-    squashfuse: list[str]
-    overlayfuse: str
-    ext3fuse: str
-    upper: Upper
 
 
 def choose(
