@@ -369,7 +369,7 @@ def run_form(image: Image, *, verb: str = "run", places: RunPlaces = RunPlaces()
         ),
         compose=lambda answers: _compose_run(answers, verb, image.path, named),
         check=lambda answers: _check_run(answers, verb, image.path, named),
-        note="Leave it with 'exit' or ctrl+d; the deck comes back by itself, and jobs go on.",
+        note="Leave it with 'exit' or ctrl+d; the deck comes back by itself.",
     )
 
 

@@ -20,6 +20,7 @@ from textual.strip import Strip
 
 from backend.escape import one_line
 from backend.matching import matcher
+from widgets.cutting import middle_cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,16 +64,6 @@ class Column(Generic[Row]):
     right: bool = False
     rank: int = 0
     tone: _Text[Row] | None = None
-
-
-def middle_cut(text: str, width: int, *, ellipsis: str = "..") -> str:
-    """Return ``text`` in at most ``width`` cells, cut in its middle: both ends of a name matter."""
-    if cell_len(text) <= width:
-        return text
-    if width <= len(ellipsis) + 2:
-        return set_cell_size(text, width)
-    tail = (width - len(ellipsis)) * 3 // 5
-    return text[: width - len(ellipsis) - tail] + ellipsis + text[-tail:]
 
 
 class Roster(ScrollView, Generic[Row], can_focus=True):
@@ -391,11 +382,7 @@ class Roster(ScrollView, Generic[Row], can_focus=True):
         for number, (column, size) in enumerate(self._widths(width)):
             if number:
                 segments.append(Segment(" ", base))
-            text = (
-                middle_cut(one_line(column.text(row)), size)
-                if column.stretch
-                else one_line(column.text(row))
-            )
+            text = middle_cut(one_line(column.text(row)), size)
             segments.append(
                 Segment(
                     _cell(text, size, right=column.right),

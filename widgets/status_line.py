@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 from textual.content import Content
 from textual.widget import Widget
 
+from widgets.cutting import end_cut
+
 if TYPE_CHECKING:
     from textual.app import RenderResult
 
 
+_GAP = 4
+"""Cells around the texts: one at each end, two between them."""
+_LEAST = 16
+"""Cells of a cut right text that are worth showing."""
+
+
 class StatusLine(Widget):
-    """The line; markup in its texts is not interpreted."""
+    """The line; markup in its texts is not interpreted, and what is cut is marked."""
 
     DEFAULT_CSS = """
     StatusLine { height: 1; width: 1fr; }
@@ -44,10 +52,12 @@ class StatusLine(Widget):
     def render(self) -> RenderResult:
         """Return the line: the right text gives way when there is no room for both."""
         width = self.size.width
-        gap = width - self.left.cell_length - self.right.cell_length - 2
-        if gap < 1 or not self.right:
-            return Content.assemble(" ", self.left).truncate(width, ellipsis=True)
-        return Content.assemble(" ", self.left, " " * gap, self.right, " ")
+        room = width - self.left.cell_length - _GAP
+        if not self.right or room < min(_LEAST, self.right.cell_length):
+            return end_cut(Content.assemble(" ", self.left), width, self)
+        right = end_cut(self.right, room, self)
+        gap = width - self.left.cell_length - right.cell_length - 2
+        return Content.assemble(" ", self.left, " " * gap, right, " ")
 
 
 def _content(text: str | Content) -> Content:

@@ -9,6 +9,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from widgets.cutting import end_cut
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -86,12 +88,11 @@ class ViewTabs(Widget):
 
     def render(self) -> RenderResult:
         """Return the line."""
-        return Content.assemble(
-            *(
-                Content.styled(text, "bold $accent" if key == self.current else "")
-                for key, text in self._labels()
-            )
-        ).truncate(self.size.width, ellipsis=True)
+        tabs = (
+            Content.styled(text, "bold $accent" if key == self.current else "")
+            for key, text in self._labels()
+        )
+        return end_cut(Content.assemble(*tabs), self.size.width, self)
 
     def on_click(self, event: events.Click) -> None:
         """Tell which tab is under the mouse."""
