@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Literal
 
 from backend.errors import BackendError, NotFoundError, UsageError
 from backend.escape import one_line
-from backend.journal import read_journal
+from backend.history import read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from backend.journal import Known
+    from backend.history import Known
     from backend.sif.file import SifFile
 
 SUFFIXES = (".sif",)

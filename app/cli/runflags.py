@@ -7,10 +7,13 @@ which lets an ordinary start of a container do without loading click.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
+from backend.values import Value
+
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, Literal
 
     from backend.runtime.options import Action, Limits, RunOptions
 
@@ -18,7 +21,7 @@ Flags = dict[str, bool | str | tuple[str, ...]]
 """By destination: a switch's state, a text (empty when not given), or a list's entries."""
 
 
-class Option(NamedTuple):
+class Option(Value):
     """One option.
 
     Attributes:
@@ -42,15 +45,17 @@ class Option(NamedTuple):
 
 
 def _switch(names: str, text: str, variable: str = "") -> Option:
-    return Option(tuple(names.split()), "switch", text, "", variable)
+    return Option(names=tuple(names.split()), kind="switch", help=text, variable=variable)
 
 
 def _text(names: str, metavar: str, text: str, variable: str = "") -> Option:
-    return Option(tuple(names.split()), "text", text, metavar, variable)
+    words = tuple(names.split())
+    return Option(names=words, kind="text", help=text, metavar=metavar, variable=variable)
 
 
 def _list(names: str, metavar: str, text: str, variable: str = "") -> Option:
-    return Option(tuple(names.split()), "list", text, metavar, variable)
+    words = tuple(names.split())
+    return Option(names=words, kind="list", help=text, metavar=metavar, variable=variable)
 
 
 OPTIONS = (
@@ -87,7 +92,7 @@ OPTIONS = (
     _text("--dns", "ADDRESS[,...]", "Name servers.", "DNS"),
     _switch("--no-pid", "See the host's processes.", "NO_PID"),
     _switch("--net -n", "A network of its own.", "NET"),
-    _text("--network", "none|private", "What --net gives.", "NETWORK"),
+    _text("--network", "none|private", "What --net gives; also pasta, slirp4netns.", "NETWORK"),
     _list("--publish -p", "HOST:CONTAINER", "Show a port of a private network on the host."),
     _switch("--nv", "Give NVIDIA's devices and libraries.", "NV"),
     _switch("--rocm", "Give AMD's devices and libraries.", "ROCM"),
@@ -151,8 +156,8 @@ def parse_plainly(arguments: Sequence[str]) -> tuple[Flags, list[str]] | None:
             if not waiting:
                 return None
             value = waiting.pop(0)
-        before = cast("tuple[str, ...]", flags[option.dest]) if option.kind == "list" else ()
-        flags[option.dest] = (*before, value) if option.kind == "list" else value
+        before = flags[option.dest]
+        flags[option.dest] = (*before, value) if isinstance(before, tuple) else value
     return (flags, waiting) if waiting else None
 
 
@@ -170,12 +175,12 @@ class _Reader:
         return bool(self._flags[dest]) or (bool(variable) and settings.flag(variable))
 
     def text(self, dest: str) -> str:
-        return cast("str", self._flags[dest]) or self._variable(dest)
+        return str(self._flags[dest]) or self._variable(dest)
 
     def entries(self, dest: str) -> tuple[str, ...]:
-        given = cast("tuple[str, ...]", self._flags[dest])
-        more = self._variable(dest)
-        return (*given, more) if more else given
+        given, more = self._flags[dest], self._variable(dest)
+        words = given if isinstance(given, tuple) else ()
+        return (*words, more) if more else words
 
     def words(self, dest: str) -> tuple[str, ...]:
         """Return the entries of a list whose entries may be separated by commas."""
@@ -224,7 +229,7 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
             *options.parse_mounts(read.entries("mount")),
         ),
         overlays=options.parse_overlays(read.words("overlay")),
-        home=mounts.check_home(cast("str", flags["home"])),
+        home=mounts.check_home(str(flags["home"])),
         no_home=read.is_on("no_home"),
         workdir=_existing(read.text("workdir")),
         scratch=tuple(options.check_absolute(p, "--scratch") for p in read.words("scratch")),

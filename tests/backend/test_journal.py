@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from app.cli.main import cli
-from backend import journal
+from backend import history
 from backend.catalog import Catalog, Image
-from backend.journal import Known, note_check, note_run, read_journal
+from backend.history import Known, read_journal
+from backend.journal import note_check, note_run
 from tests.support.imagefiles import write_native, write_ocisif
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def test_lines_that_make_no_sense_are_passed_over(state: Path, line: str) -> Non
 def test_a_long_journal_is_written_anew_without_what_is_gone(
     tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "_SHORT", 100)
+    monkeypatch.setattr(history, "_SHORT", 100)
     here = tmp_path / "name \udcff.sif"
     here.write_bytes(b"x")
     for _ in range(5):
