@@ -2,8 +2,9 @@
 
 Everything in the cache can be deleted at any time without losing anything but time; still,
 what another process works with is left alone.  A pull holds the cache with a shared lock
-while it reads blobs, a partial download and a conversion have locks of their own.  A file
-that is open stays readable when it is deleted.
+while it reads blobs; a partial download, a conversion and an unpacked layer that a container
+runs on have locks of their own.  A file that anybody on this host has open is in use; on
+another host it stays readable when it is deleted.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import signal
 import stat
 import time
 from dataclasses import dataclass
@@ -40,8 +42,9 @@ KINDS = tuple(_PLACES)
 unpacked images, where nothing can be mounted; what a killed process left."""
 
 _DAY_S = 86_400
-_USED_AGAIN_S = 600
-"""Seconds for which something that was just used is not taken away to make room."""
+_USED_AGAIN_S = 60
+"""Seconds for which something that a container may be about to open is not taken away."""
+_DOWNLOADS: frozenset[Kind] = frozenset({"blob", "partial"})
 _HELD = "in-use"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 
@@ -89,7 +92,7 @@ def list_cache(root: Path, kinds: Iterable[Kind] = KINDS) -> list[Entry]:
         entry
         for kind in kinds
         for path in root.glob(_PLACES[kind])
-        if (entry := _entry(path, kind)) is not None
+        if not _belongs_to_another(path, kind) and (entry := _entry(path, kind)) is not None
     ]
     return sorted(found, key=lambda entry: (entry.used, entry.name))
 
@@ -99,6 +102,7 @@ def clean_cache(
     entries: Sequence[Entry],
     *,
     dry_run: bool = False,
+    excess: int | None = None,
     on_removed: Callable[[Entry], None] = lambda _: None,
 ) -> Cleaned:
     """Remove entries, but for those that another process works with.
@@ -107,11 +111,15 @@ def clean_cache(
         root: The cache's folder.
         entries: Of :func:`list_cache`.
         dry_run: Remove nothing.
+        excess: Stop when so many bytes are gone; None removes all.
         on_removed: Called for each entry that is removed, or would be.
     """
-    removed, kept = [], []
+    removed: list[Entry] = []
+    kept: list[Entry] = []
     with _alone(root) as is_alone:
         for entry in entries:
+            if excess is not None and sum(one.size for one in removed) >= excess:
+                break
             if _is_held(entry, is_alone=is_alone) or not (dry_run or _remove(entry)):
                 kept.append(entry)
             else:
@@ -126,20 +134,24 @@ def unused_for(entries: Iterable[Entry], days: float) -> list[Entry]:
     return [entry for entry in entries if entry.used < since]
 
 
-def beyond(entries: Sequence[Entry], limit: int) -> list[Entry]:
-    """Return what must go, least recently used first, so that at most ``limit`` bytes stay.
+def evictable(entries: Iterable[Entry]) -> list[Entry]:
+    """Return what may go to make room, what was not used for longest first.
 
-    What was used in the last minutes stays: somebody may be about to use it again.
+    An image that was used in the last minute stays: a container may be about to open it.
     """
-    total = sum(entry.size for entry in entries)
     recent = time.time() - _USED_AGAIN_S
-    chosen = []
-    for entry in sorted(entries, key=lambda entry: entry.used):
-        if total <= limit or entry.used >= recent:
-            break
-        chosen.append(entry)
-        total -= entry.size
-    return chosen
+    chosen = [entry for entry in entries if entry.kind in _DOWNLOADS or entry.used < recent]
+    return sorted(chosen, key=lambda entry: (entry.used, entry.name))
+
+
+def keep_within(root: Path, limit: int) -> Cleaned:
+    """Remove what was not used for longest, so that the cache has at most ``limit`` bytes.
+
+    What another process works with, or is about to, stays even if that is more.
+    """
+    entries = list_cache(root)
+    excess = sum(entry.size for entry in entries) - limit
+    return clean_cache(root, evictable(entries), excess=max(0, excess))
 
 
 def parse_size(text: str) -> int:
@@ -192,11 +204,55 @@ def _locked(root: Path, operation: int) -> Iterator[bool]:
 
 def _is_held(entry: Entry, *, is_alone: bool) -> bool:
     """Tell whether another process works with an entry."""
-    if entry.kind == "partial":
-        return _has_lock(entry.path)
-    if entry.kind == "oci-sif":
-        return _has_lock(entry.path.with_suffix(".lock"))
-    return not is_alone
+    match entry.kind:
+        case "partial":
+            return _has_lock(entry.path)
+        case "oci-sif":
+            return _has_lock(entry.path.with_suffix(".lock")) or _is_open(entry.path)
+        case "rootfs":
+            return _has_lock(_lock_of(_rootfs_of(entry.path)))
+        case "sif" | "blob":
+            return not is_alone or _is_open(entry.path)
+        case "scratch":
+            return not is_alone
+
+
+def _rootfs_of(path: Path) -> Path:
+    """Return the unpacked layer that a folder is, or that its lock or its beginning is of."""
+    if not path.name.startswith("."):
+        return path
+    return path.with_name(path.name[1:].removesuffix(".part").removesuffix(".lock"))
+
+
+def _lock_of(rootfs: Path) -> Path:
+    return rootfs.with_name(f".{rootfs.name}.lock")
+
+
+def _belongs_to_another(path: Path, kind: Kind) -> bool:
+    """Tell whether a path is the lock of an unpacked layer that is there, and goes with it."""
+    return kind == "rootfs" and path.name.endswith(".lock") and _rootfs_of(path).exists()
+
+
+def _is_open(path: Path) -> bool:
+    """Tell whether a process on this host has a file open, where the file system can tell.
+
+    The kernel gives a lease for writing to the only one who has the file open (fcntl(2)).
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Who opens it in this very moment makes the kernel send us a signal: one that is ignored.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # not our file, or no leases here
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def _has_lock(path: Path) -> bool:
@@ -220,6 +276,7 @@ def _remove(entry: Entry) -> bool:
     try:
         if entry.kind == "rootfs" and entry.path.is_dir():
             _remove_rootfs(entry.path)
+            _lock_of(_rootfs_of(entry.path)).unlink(missing_ok=True)
         elif entry.path.is_dir() and not entry.path.is_symlink():
             shutil.rmtree(entry.path)
         else:
@@ -244,11 +301,19 @@ def _entry(path: Path, kind: Kind) -> Entry | None:
         found = path.lstat()
         size, used = found.st_blocks * 512, max(found.st_atime, found.st_mtime)
         if stat.S_ISDIR(found.st_mode):
-            used = found.st_mtime  # looking into it is no use of it
+            used = _last_start(path) or found.st_mtime  # looking into it is no use of it
             size += sum(_disk_size(base, names) for base, _, names in os.walk(path))
     except OSError:
         return None
     return Entry(path=path, kind=kind, size=size, used=used)
+
+
+def _last_start(path: Path) -> float:
+    """Return when a container was last started on an unpacked layer; 0 for anything else."""
+    try:
+        return _lock_of(path).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _disk_size(base: str, names: list[str]) -> int:

@@ -12,6 +12,7 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from backend.cache import parse_size
 from backend.errors import UsageError
 from backend.escape import one_line, quoted
 
@@ -74,6 +75,7 @@ class Config:
     registries: tuple[str, ...] = ()
     terminal: str = "window"
     labs: str = ""
+    cache_limit: int | None = None
     limits: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -139,6 +141,10 @@ SETTINGS: Mapping[str, Setting] = {
         help="Where containers are opened inside tmux: in a new window, or in place of the deck.",
     ),
     "labs": Setting(schema=_TEXT, help="Folder with a teacher's own labs, offered before ours."),
+    "cache_limit": Setting(
+        schema=_TEXT,
+        help="Size that a pull leaves the cache at, as 20G: what was not used for longest goes.",
+    ),
     "limits": Setting(
         schema={
             "type": "object",
@@ -264,6 +270,8 @@ def _a(kind: str) -> str:
 
 
 def _converted(name: str, value: Any) -> Any:  # noqa: ANN401  (checked against the schema)
+    if name == "cache_limit":
+        return parse_size(value)
     if name == "commands":
         return tuple(_command(table) for table in value)
     if name == "profiles":

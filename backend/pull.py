@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from backend import events
 from backend.assembly import assembly_of, least_packed, write_image, write_native_image
-from backend.cache import hold_cache
+from backend.cache import hold_cache, keep_within
 from backend.copying import copy_range
 from backend.errors import BackendError, ExistsError, VerificationError
 from backend.oci.platform import Platform, host_platform
@@ -81,6 +81,7 @@ class PullOptions:
         cache: The cache's folder.
         shared_cache: One more, whose conversions are used and which is never written to.
         recorded: What the file says of its source, where that is not what is asked for.
+        cache_limit: Bytes that the cache has afterwards at most; None for no limit.
     """
 
     platform: Platform = field(default_factory=host_platform)
@@ -93,6 +94,7 @@ class PullOptions:
     cache: Path = field(default_factory=cache_home)
     shared_cache: Path | None = field(default_factory=shared_cache)
     recorded: str = ""
+    cache_limit: int | None = None
 
     def key(self, digest: str) -> str:
         """Return the name under which the conversion of ``digest`` is kept in the cache."""
@@ -198,7 +200,7 @@ def _make_image(reference: Reference, options: PullOptions, report: events.Repor
 
 def _fetch_sif(reference: Reference, options: PullOptions, report: events.Report) -> Path:
     """Return a SIF file from somewhere, which is taken as it is."""
-    return asyncio.run(
+    path = asyncio.run(
         fetch_sif(
             reference,
             options.access,
@@ -208,6 +210,15 @@ def _fetch_sif(reference: Reference, options: PullOptions, report: events.Report
             offline=options.offline,
         )
     )
+    _tidy(options)
+    return path
+
+
+def _tidy(options: PullOptions) -> None:
+    """Keep the cache within its limit."""
+    if options.cache_limit is not None:
+        for entry in keep_within(options.cache, options.cache_limit).removed:
+            _log.debug("removed %s from the cache, which is full", entry.name)
 
 
 @contextlib.contextmanager
@@ -264,6 +275,7 @@ class _Download:
             self._loop.call_soon_threadsafe(self._cancel)
         self._thread.shutdown()
         self._held.close()
+        _tidy(self._options)
 
     def image(self) -> RemoteImage:
         """Wait for the image that the reference means."""

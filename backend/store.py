@@ -112,7 +112,10 @@ class Store:
         except BackendError as error:
             raise progress.failed(error) from error.__cause__
         progress.tell("exists" if here else "done", descriptor.size)
-        return self.blob_path(descriptor.digest)
+        path = self.blob_path(descriptor.digest)
+        with contextlib.suppress(OSError):  # a cache that is shared may be read-only
+            os.utime(path)  # it forgets what was not used for longest
+        return path
 
     async def fetch_layers(
         self,

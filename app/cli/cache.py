@@ -78,23 +78,25 @@ def clean(
 ) -> None:
     """Remove what is in the cache; what another process works with stays.
 
-    With --size, what was not used for longest goes first, and what was used in the last
-    minutes stays.
+    With --size, what was not used for longest goes first, and an image that was used in the
+    last minute stays.  A limit that every pull keeps to is a setting: cache_limit = "20G".
     """
-    from backend.cache import beyond, clean_cache, list_cache, parse_size, unused_for
+    from backend.cache import clean_cache, evictable, list_cache, parse_size, unused_for
     from backend.paths import cache_home
 
     root = cache_home()
     entries = list_cache(root, _chosen(kinds))
+    excess = None
     if limit is not None:
-        entries = beyond(entries, parse_size(limit))
+        excess = max(0, sum(entry.size for entry in entries) - parse_size(limit))
+        entries = evictable(entries)
     if days is not None:
         entries = unused_for(entries, days)
-    if not entries:
+    if not entries or excess == 0:
         click.echo(f"INFO:    No cached files to remove at {root}", err=True)
         return
     if not (dry_run or force):
-        _confirm(entries)
+        _confirm(entries, excess)
     if dry_run:
         click.echo("User requested a dry run. Not actually deleting any data!", err=True)
 
@@ -102,7 +104,7 @@ def clean(
         if not ctx.obj["quiet"]:
             click.echo(f"INFO:    Removing {entry.kind} cache entry: {_shown(entry)}", err=True)
 
-    done = clean_cache(root, entries, dry_run=dry_run, on_removed=tell)
+    done = clean_cache(root, entries, dry_run=dry_run, excess=excess, on_removed=tell)
     for entry in done.kept:
         click.echo(f"WARNING: Not removed, in use or not ours: {_shown(entry)}", err=True)
     if not ctx.obj["quiet"]:
@@ -110,12 +112,15 @@ def clean(
         click.echo(f"INFO:    {freed} {_total(done.removed)}", err=True)
 
 
-def _confirm(entries: list[Entry]) -> None:
+def _confirm(entries: list[Entry], excess: int | None) -> None:
     """Ask before removing; only a clear yes will do."""
     if not sys.stdin.isatty():
         raise click.UsageError("cleaning asks first, and this is no terminal; add --force")
+    which = f"{len(entries)} cached file(s), {_total(entries)},"
+    if excess is not None:
+        which = f"cached files until {_size(excess)} are free, of {which}"
     click.echo(
-        f"This will delete {len(entries)} cached file(s), {_total(entries)}, from the cache.\n"
+        f"This will delete {which} from the cache.\n"
         "What is needed again will be downloaded or converted again."
     )
     if not click.confirm("Do you want to continue?"):

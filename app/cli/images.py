@@ -67,7 +67,20 @@ def pull_options(values: Mapping[str, object], *, overwrite: bool = False) -> Pu
         keep_layers=bool(values.get("keep_layers")),
         offline=bool(values.get("offline")) or flag("OFFLINE"),
         access=make_access(values, ask=bool(values.get("docker_login")) or flag("DOCKER_LOGIN")),
+        cache_limit=cache_limit(),
     )
+
+
+def cache_limit() -> int | None:
+    """Return how large the settings let the cache become; None for as large as it will.
+
+    Raises:
+        UsageError: The settings are wrong.
+    """
+    from backend.config import load_config
+    from backend.paths import config_home, site_config
+
+    return load_config(config_home() / "config.toml", site_config()).cache_limit
 
 
 def find_reference(text: str, access: Access, *, offline: bool = False) -> Reference:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from app.cli.access import make_access
-from app.cli.images import choosing, find_reference
+from app.cli.images import cache_limit, choosing, find_reference
 from app.cli.profiles import with_profile
 from app.cli.runflags import OPTIONS, Option, interpret
 from backend.escape import quoted
@@ -159,7 +159,7 @@ def _local_file(
         return reference.path
     from backend.pull import PullOptions, cached_image
 
-    wanted = PullOptions(access=access(), offline=_is_offline(flags))
+    wanted = PullOptions(access=access(), offline=_is_offline(flags), cache_limit=cache_limit())
     return str(cached_image(reference, wanted, report))
 
 

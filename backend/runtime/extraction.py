@@ -69,6 +69,8 @@ def extract_layers(
             with _locked(target):
                 if not target.is_dir():  # another process may have done it while we waited
                     _extract(runnable.path, layer, target, (identity, caller), report)
+        with contextlib.suppress(OSError):  # a cache that is shared may be read-only
+            _lock_path(target).touch()  # it forgets what was not used for longest
         folders.append(target)
     return folders
 
@@ -105,12 +107,16 @@ def _extract(
 @contextlib.contextmanager
 def _locked(target: Path) -> Iterator[None]:
     """Hold the lock of one layer; the kernel drops it when the process ends."""
-    descriptor = os.open(target.with_name(f".{target.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = os.open(_lock_path(target), os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.lock")
 
 
 def _digest(image: str, layer: Layer) -> str:

@@ -8,7 +8,9 @@ wait for them for ever.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 
 from backend.errors import LaunchError
 from backend.runtime import kernel
@@ -76,6 +78,7 @@ class Servers:
                 os.set_inheritable(keep, True)
             if may_mount:
                 kernel.keep_capabilities()
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and exec keeps that
             os.execv(argv[0], argv)
         finally:
             os._exit(127)
@@ -112,10 +115,21 @@ def mount_layer(servers: Servers, layer: Source, target: str, plan: Plan) -> str
         mount_squashfs(servers, layer, target, plan["squashfuse"])
     elif layer["kind"] == "folder":
         kernel.bind(layer["path"], target)
+        _hold(layer["path"])
     else:
         mount_ext3(servers, layer["path"], layer["offset"], target, plan["ext3fuse"], "ro")
         return f"{target}/upper"
     return target
+
+
+def _hold(folder: str) -> None:
+    """Keep the cache from removing an unpacked layer for as long as this process lives."""
+    home, name = os.path.split(folder)
+    try:
+        lock = os.open(f"{home}/.{name}.lock", os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+    except OSError:  # a folder that is not from the cache has no lock
+        pass
 
 
 def mount_squashfs(servers: Servers, source: Source, target: str, command: Sequence[str]) -> None:

@@ -138,6 +138,7 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
             keep_layers=found.kind == "oci-sif" and len(found.layers) > 1,
             cache=folder / "cache",
             shared_cache=None,
+            cache_limit=None,
             recorded=source.reference,
         )
         made = pull_image(reference, folder / "again.sif", again, report).path

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
-from app.cli.main import cli
-from backend.cache import KINDS, beyond, clean_cache, hold_cache, list_cache, parse_size, unused_for
+from app.cli.main import cli, main
+from backend.cache import (
+    KINDS,
+    clean_cache,
+    hold_cache,
+    keep_within,
+    list_cache,
+    parse_size,
+    unused_for,
+)
 from backend.errors import UsageError
+from tests.support.images import Entry, image, layer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.registry import Registry
 
 HEX = "ab" * 32
 FILES = {
@@ -69,11 +81,74 @@ def test_what_was_not_used_for_days(cache: Path) -> None:
 def test_least_recently_used_go_first(cache: Path) -> None:
     entries = list_cache(cache)
     total = sum(entry.size for entry in entries)
-    assert beyond(entries, total) == []
-    assert beyond(entries, total - 1) == entries[:1]
-    assert beyond(entries, 0) == entries
-    (cache / "scratch" / "four").touch()
-    assert [entry.kind for entry in beyond(list_cache(cache), 0)] == list(KINDS[:-1])
+    assert keep_within(cache, total).removed == ()
+    assert keep_within(cache, total - 1).removed == (entries[0],)
+    assert list_cache(cache) == entries[1:]
+    # Downloads are had again; an image may be about to be opened.
+    (cache / "oci-sif" / "one.oci.sif").touch()
+    (cache / f"partial/sha256-{HEX}").touch()
+    gone = [entry.kind for entry in keep_within(cache, 0).removed]
+    assert gone == ["sif", "rootfs", "scratch", "partial"]
+    assert [entry.kind for entry in list_cache(cache)] == ["oci-sif"]
+
+
+def test_what_is_in_use_stays_and_others_go_instead(cache: Path) -> None:
+    entries = list_cache(cache)
+    total = sum(entry.size for entry in entries)
+    with hold_cache(cache):  # the blob is the oldest, but a pull may be reading it
+        done = keep_within(cache, total - 1)
+    assert [entry.kind for entry in done.kept] == ["blob"]
+    assert [entry.kind for entry in done.removed] == ["partial"]
+
+
+@pytest.mark.parametrize(
+    "name", [f"blobs/sha256/{HEX}", "oci-sif/one.oci.sif", "downloads/two.sif"]
+)
+def test_a_file_that_another_process_has_open_stays(name: str, cache: Path) -> None:
+    """As squashfuse has the image that a container runs on."""
+    script = 'exec 3<"$0"; echo open; read line'
+    reader = subprocess.Popen(
+        ["sh", "-c", script, str(cache / name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with reader:
+        assert reader.stdout is not None
+        assert reader.stdout.readline() == b"open\n"
+        assert [str(entry.path) for entry in keep_within(cache, 0).kept] == [str(cache / name)]
+        assert [str(entry.path) for entry in list_cache(cache)] == [str(cache / name)]
+        reader.communicate()
+    assert keep_within(cache, 0).kept == ()
+    assert list_cache(cache) == []
+
+
+def test_an_unpacked_layer_is_as_old_as_its_last_start(cache: Path) -> None:
+    lock = cache / "rootfs" / ".three.lock"
+    lock.touch()
+    assert [entry.kind for entry in list_cache(cache)][-1] == "rootfs"
+    used = time.time() - 3600
+    os.utime(lock, (used, used))
+    with lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        assert [entry.kind for entry in keep_within(cache, 0).kept] == ["rootfs"]
+    keep_within(cache, 0)
+    assert list((cache / "rootfs").iterdir()) == []
+
+
+@pytest.mark.registry
+def test_a_pull_keeps_to_the_limit_of_the_settings(
+    cache: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIFDECK_CONFIG_DIR", str(tmp_path))
+    (tmp_path / "config.toml").write_text('cache_limit = "40k"')
+    made = image([layer(Entry(name="noise", data=os.urandom(20_000)))])
+    registry.push(made, "cache/limit", "1")
+    source = f"docker://{registry.host}/cache/limit:1"
+    assert main(["pull", "--no-https", str(tmp_path / "x.sif"), source]) == 0
+    entries = list_cache(cache)
+    assert sum(entry.size for entry in entries) <= 40 << 10
+    assert entries[-1].kind == "blob"  # what came last stays
+    assert "sif" not in {entry.kind for entry in entries} - {"blob", "rootfs", "scratch"}
+    (tmp_path / "config.toml").write_text('cache_limit = "much"')
+    assert main(["pull", "-F", "--no-https", str(tmp_path / "x.sif"), source]) == 2
 
 
 def test_cleaning_removes_and_a_dry_run_does_not(cache: Path) -> None:
@@ -93,8 +168,13 @@ def test_what_others_work_with_stays(cache: Path) -> None:
 
     assert cleaned() == []
     with hold_cache(cache):
-        assert cleaned() == ["blob", "sif", "rootfs", "scratch"]
-    for name, kind in ((f"partial/sha256-{HEX}", "partial"), ("oci-sif/one.oci.lock", "oci-sif")):
+        assert cleaned() == ["blob", "sif", "scratch"]
+    (cache / "rootfs" / ".three.lock").touch()
+    for name, kind in (
+        (f"partial/sha256-{HEX}", "partial"),
+        ("oci-sif/one.oci.lock", "oci-sif"),
+        ("rootfs/.three.lock", "rootfs"),
+    ):
         with (cache / name).open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             assert cleaned() == [kind]

@@ -102,6 +102,27 @@ def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, la
     assert b"xtract" not in outcomes[1].stderr
 
 
+@pytest.mark.parametrize("name", USERS)
+def test_unpacked_layers_stay_while_a_container_runs_on_them(name: str, busybox: Path) -> None:
+    who = somebody(name, fuse=False)
+    cache = Path(tempfile.mkdtemp(dir=busybox.parent))
+    shutil.chown(cache, who.uid, who.gid)
+    env = who.environment() | {"SIFDECK_CACHE_DIR": str(cache)}
+    script = "echo runs; read line; ls /bin/busybox"
+    argv = who.command([containers.SIFDECK, "-q", "exec", str(busybox), "sh", "-c", script])
+    container = subprocess.Popen(
+        argv, env=env, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with container:
+        assert container.stdout is not None
+        assert container.stdout.readline() == b"runs\n"
+        cleaned = sifdeck(who, "cache", "clean", "-f", env=env)
+        assert b"Not removed, in use" in cleaned.stderr
+        assert container.communicate(b"\n")[0] == b"/bin/busybox\n"
+    assert b"WARNING" not in sifdeck(who, "cache", "clean", "-f", env=env).stderr
+    assert list((cache / "rootfs").iterdir()) == []
+
+
 @pytest.mark.parametrize("fuse", [True, False])
 def test_many_layers(fuse: bool, folder: Path) -> None:
     """Their folders' full names would not go into the page that mount(2) takes."""
