@@ -11,27 +11,18 @@ namespace's first process ends all others in it.  With the last process goes the
 namespace, and with that every mount.  So whatever is killed, nothing is left.
 
 The process must stay single-threaded (a user namespace takes that) and small (it waits as
-long as the container runs), hence its own interpreter and the meagre imports.
+long as the container runs), hence its own interpreter and the meagre imports: what only some
+containers need is imported where it is used.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
 
 from backend.errors import LaunchError, explain
-from backend.runtime import (
-    attached,
-    filesystems,
-    kernel,
-    namespaces,
-    network,
-    plan,
-    relay,
-    rootfs,
-)
+from backend.runtime import attached, filesystems, kernel, namespaces, plan, rootfs
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
@@ -39,6 +30,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from backend.runtime.plan import Plan
+    from backend.runtime.terminal import Terminal
 
 _LOG_LIMIT = 4096
 """Bytes of the runtime's log that are looked at."""
@@ -49,6 +41,8 @@ def main(descriptor: int) -> int:
     wanted = plan.load(descriptor)
     status = _run(wanted)
     if wanted["exit_file"]:
+        import contextlib
+
         with contextlib.suppress(OSError):  # somebody has cleared the record away
             _write(wanted["exit_file"], str(status))
     return status
@@ -89,12 +83,14 @@ def _launch(wanted: Plan) -> int:
 def _contain(wanted: Plan, doors: list[int]) -> int:
     """Run the container in the groups behind ``doors`` and return its status."""
     kind = wanted["runtime_kind"]
-    terminal = attached.Terminal() if wanted["terminal"] else None
+    terminal = _terminal() if wanted["terminal"] else None
     _enter(wanted)
     servers = filesystems.Servers()
     try:
         _mount_all(wanted, servers)
         if wanted["network"]:
+            from backend.runtime import network
+
             network.connect(servers, wanted["network"], wanted["ports"], wanted["session"])
         rootfs.prepare(f"{wanted['session']}/bundle/rootfs", wanted["rootfs"])
         config = f"{wanted['session']}/bundle/config.json"
@@ -181,6 +177,8 @@ def _keep_cgroups_out(runtime: str) -> None:
         # crun refuses a hybrid hierarchy with version 2 controllers, even told not to touch it.
         kernel.mount("sifdeck", "/sys/fs/cgroup/unified", "tmpfs", kernel.MS_RDONLY)
     elif runtime == "runc":
+        import contextlib
+
         # runc makes groups wherever it can, and leaves them when it is killed.
         with open("/proc/self/mounts", "rb") as lines:
             mounts = [line.split(b" ")[1:3] for line in lines]
@@ -223,9 +221,17 @@ def _write(path: str, text: str, mode: int = 0o600) -> None:
         os.close(descriptor)
 
 
+def _terminal() -> Terminal:
+    from backend.runtime.terminal import Terminal
+
+    return Terminal()
+
+
 def _start_relay(servers: filesystems.Servers) -> socket.socket:
     """Start the relay of a terminal; return where the built-in runtime finds it."""
     import socket
+
+    from backend.runtime import relay
 
     ours, theirs = socket.socketpair()
     servers.relay = relay.start(ours)
