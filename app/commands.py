@@ -118,6 +118,7 @@ HOME: Mapping[str, tuple[str, ...]] = {
     "jobs": ("jobs",),
     "job": ("jobs", "log", "{job}"),
     "log": ("jobs", "log", "{job}"),
+    "found": ("jobs", "find", "{words}"),
     "running": ("ps",),
     "output": ("logs", "{name}"),
     "doctor": ("doctor",),
@@ -361,7 +362,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action(
         id="images.only",
-        keys=("F",),
+        keys=("O",),
         label="Only",
         help="Show the images of one folder, or what is unsigned, large, unused, failed to verify.",
         argv=("ls", "--only", "{choice}"),
@@ -563,6 +564,13 @@ ACTIONS: tuple[Action, ...] = (
         argv=("jobs", "shell", "{job}"),
     ),
     Action(
+        id="jobs.find",
+        keys=("F",),
+        label="Find in logs",
+        help="Find a text in what all jobs printed, also those of weeks ago.",
+        argv=("jobs", "find", "{words}"),
+    ),
+    Action(
         id="jobs.clear",
         keys=("K",),
         label="Clear",
@@ -628,6 +636,13 @@ ACTIONS: tuple[Action, ...] = (
         footer=2,
     ),
     Action(
+        id="log.times",
+        keys=("t",),
+        label="Times",
+        help="Show when each line of a job's log was printed (UTC), or no longer.",
+        footer=3,
+    ),
+    Action(
         id="log.find",
         keys=("slash", "ctrl+f"),
         label="Find",
@@ -647,7 +662,7 @@ ACTIONS: tuple[Action, ...] = (
         id="log.save",
         keys=("S",),
         label="Save",
-        help="Write the text to a file in the current folder.",
+        help="Write the text to a file, without colours and with the times.",
         footer=7,
     ),
     Action(id="log.down", keys=("down", "j"), label="Down", help="Go one line down."),

@@ -8,7 +8,7 @@ from array import array
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 LINE_LIMIT = 4096
@@ -42,6 +42,10 @@ class LogFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def again(self) -> LogFile:
+        """Return the same file once more, for another thread."""
+        return LogFile(self.path)
 
     def close(self) -> None:
         """Close the file; its lines are gone with it."""
@@ -81,8 +85,8 @@ class LogFile:
             self._starts.extend(base + match.end() for match in re.finditer(b"\n", chunk))
             self._size += len(chunk)
 
-    def line(self, number: int) -> str:
-        """Return a line from 0 without its end, at most :data:`LINE_LIMIT` characters of it.
+    def line(self, number: int, limit: int = LINE_LIMIT) -> str:
+        """Return a line from 0 without its end, at most ``limit`` characters of it.
 
         It may hold escape sequences: take them out before showing it.
         """
@@ -94,21 +98,17 @@ class LogFile:
             raw = tail if b"\r" in tail else head
         else:
             raw = os.pread(self._fd, end - start, start)
-        return shown(raw)
+        return shown(raw, limit)
 
-    def find(
-        self, pattern: re.Pattern[bytes], should_stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[int]:
+    def find(self, pattern: re.Pattern[bytes], begin: int = 0) -> Iterator[int]:
         """Yield the numbers of the lines in which a pattern occurs, in order.
 
         Args:
             pattern: Searched in each line's bytes, colours and all.
-            should_stop: Asked once in a while.
+            begin: The first line that is looked at.
         """
-        number, rest = 0, b""
-        for chunk in self._chunks():
-            if should_stop():
-                return
+        number, rest = begin, b""
+        for chunk in self._chunks(self._starts[begin]):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if pattern.search(line[:_LONGEST]):
@@ -118,8 +118,7 @@ class LogFile:
         if rest and pattern.search(rest):
             yield number
 
-    def _chunks(self) -> Iterator[bytes]:
-        offset = 0
+    def _chunks(self, offset: int) -> Iterator[bytes]:
         while offset < self._size:
             chunk = os.pread(self._fd, min(_CHUNK, self._size - offset), offset)
             if not chunk:
@@ -128,8 +127,8 @@ class LogFile:
             offset += len(chunk)
 
 
-def shown(raw: bytes) -> str:
+def shown(raw: bytes, limit: int = LINE_LIMIT) -> str:
     r"""Return what a terminal would show of a line after its last ``\\r``, cut when it is long."""
     visible = raw.rstrip(b"\r").rpartition(b"\r")[2]
-    text = visible[: LINE_LIMIT * 4].decode("utf-8", "replace")
-    return text if len(text) <= LINE_LIMIT else f"{text[:LINE_LIMIT]}..."
+    text = visible[: limit * 4].decode("utf-8", "replace")
+    return text if len(text) <= limit else f"{text[:limit]}..."

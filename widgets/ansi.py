@@ -30,7 +30,12 @@ _OFF = {22: ("bold", "dim"), 23: ("italic",), 24: ("underline",), 27: ("reverse"
 
 @lru_cache(maxsize=4096)
 def segments(line: str) -> tuple[Segment, ...]:
-    """Return a line's text with the colours that it asks for, tabs as spaces."""
+    """Return a line's text with the colours that it asks for, tabs as spaces; remembered."""
+    return pieces(line)
+
+
+def pieces(line: str) -> tuple[Segment, ...]:
+    """Return the same of a line that nobody will ask for again."""
     out: list[Segment] = []
     style = Style.null()
     place = 0

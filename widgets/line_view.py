@@ -20,15 +20,21 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from widgets import ansi
+from widgets.cutting import mark_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
     from textual.selection import Selection
 
 ERROR = re.compile(rb"(?i)\b(error|fatal|failed|failure|panic|traceback|exception|denied)\b")
 """What a line that speaks of an error has in it."""
 
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z ")
+"""The time that stands before each line of a job's log."""
+
+_OF_STAMP = re.compile(r"[0-9TZ:. -]+")
+"""What may be found in a time alone, and is then no match while times are hidden."""
 _MAX_MATCHES = 1_000_000
 _SIDEWAYS = 8
 """Cells that the arrows to the left and right scroll."""
@@ -39,11 +45,17 @@ class Lines(Protocol):
 
     def __len__(self) -> int: ...
 
-    def line(self, number: int, /) -> str:
-        """Return a line without its end; it may hold escape sequences."""
+    def line(self, number: int, limit: int = ..., /) -> str:
+        """Return a line without its end, or so much of it; it may hold escape sequences."""
 
-    def find(self, pattern: re.Pattern[bytes], /) -> Iterator[int]:
-        """Yield the numbers of the lines that match, in order."""
+    def find(self, pattern: re.Pattern[bytes], begin: int = 0, /) -> Iterator[int]:
+        """Yield the numbers of the lines that match, in order, from the line ``begin`` on."""
+
+    def again(self) -> Lines:
+        """Return the same text for another thread, which closes it."""
+
+    def close(self) -> None:
+        """Let go of the text."""
 
 
 class Document:
@@ -55,15 +67,22 @@ class Document:
     def __len__(self) -> int:
         return len(self._lines)
 
-    def line(self, number: int) -> str:
-        """Return a line."""
-        return self._lines[number]
+    def line(self, number: int, limit: int = 1 << 18) -> str:
+        """Return a line, or so many characters of it."""
+        return self._lines[number][:limit]
 
-    def find(self, pattern: re.Pattern[bytes]) -> Iterator[int]:
-        """Yield the numbers of the lines that match."""
-        for number, line in enumerate(self._lines):
+    def find(self, pattern: re.Pattern[bytes], begin: int = 0) -> Iterator[int]:
+        """Yield the numbers of the lines that match, from the line ``begin`` on."""
+        for number, line in enumerate(self._lines[begin:], begin):
             if pattern.search(line.encode("utf-8", "replace")):
                 yield number
+
+    def again(self) -> Document:
+        """Return the same text."""
+        return self
+
+    def close(self) -> None:
+        """Keep the text: it costs nothing."""
 
 
 class LineView(ScrollView, can_focus=True):
@@ -71,9 +90,16 @@ class LineView(ScrollView, can_focus=True):
 
     Args:
         follow: Whether to stay at the end while lines are added.
+        empty: What to show while there are no lines.
+        stamped: Whether lines begin with a time, which is shown on request.
     """
 
-    COMPONENT_CLASSES = {"line-view--match", "line-view--current", "line-view--empty"}
+    COMPONENT_CLASSES = {
+        "line-view--match",
+        "line-view--current",
+        "line-view--empty",
+        "line-view--cut",
+    }
 
     DEFAULT_CSS = """
     LineView { height: 1fr; scrollbar-size-vertical: 1; overflow-x: hidden; }
@@ -99,16 +125,20 @@ class LineView(ScrollView, can_focus=True):
         *,
         follow: bool = False,
         empty: str = "",
+        stamped: bool = False,
         id: str | None = None,  # noqa: A002  (Textual's name)
     ) -> None:
         super().__init__(id=id)
         self.following = follow
+        self.stamped = stamped
+        self.timing = False
         self.wrapping = False
         self.empty = empty
         self.wanted = ""
         self._pattern: re.Pattern[bytes] | None = None
         self._light: re.Pattern[str] | None = None
-        self.matches: Sequence[int] = ()
+        self.matches: list[int] = []
+        self._searched = 0
         self.match_at = -1
         self._source: Lines = Document()
         self._rows: list[tuple[int, int]] = []
@@ -122,12 +152,12 @@ class LineView(ScrollView, can_focus=True):
         if not keep_place:
             self._left = 0
             self.scroll_to(y=0, animate=False, force=True)
-        if self._pattern:
-            self._search()
+        self._search()
         self.grown()
 
     def grown(self) -> None:
         """Show lines that were added to the source."""
+        self._search_on()
         # Wrapped, the last line must be able to stand at the top: lines are taller than one.
         spare = max(0, self.size.height - 1) if self.wrapping else 0
         self.virtual_size = Size(self.size.width, len(self._source) + spare)
@@ -149,27 +179,51 @@ class LineView(ScrollView, can_focus=True):
 
     # Finding
 
-    def find(self, wanted: str) -> None:
-        """Light up a text, in any case of letters, and go to its next match."""
+    def find(self, wanted: str, *, line: int | None = None) -> None:
+        """Light up a text, in any case of letters, and go to its next match.
+
+        Args:
+            wanted: The text; empty lights up nothing.
+            line: Go to the first match from this line on; None means from the top of the screen.
+        """
         self.wanted = wanted
         self._pattern = re.compile(re.escape(wanted.encode()), re.IGNORECASE) if wanted else None
         self._light = re.compile(re.escape(wanted), re.IGNORECASE) if wanted else None
         self._search()
         if self.matches:
-            here = bisect.bisect_left(self.matches, self.scroll_offset.y)
+            begin = self.scroll_offset.y if line is None else line
+            here = bisect.bisect_left(self.matches, begin)
             self._to_match(here % len(self.matches))
         self.refresh()
         self.post_message(self.Changed(self))
 
     def _search(self) -> None:
-        found: list[int] = []
-        if self._pattern:
-            for number in self._source.find(self._pattern):
-                found.append(number)
-                if len(found) >= _MAX_MATCHES:
-                    break
-        self.matches = found
-        self.match_at = min(self.match_at, len(found) - 1)
+        """Look for matches in all lines."""
+        self.matches, self._searched = [], 0
+        self._search_on()
+        self.match_at = min(self.match_at, len(self.matches) - 1)
+
+    def _search_on(self) -> None:
+        """Look for matches in the lines that were added, the last one of before included."""
+        if self._pattern is None:
+            return
+        begin = max(0, min(self._searched, len(self._source)) - 1)
+        self._searched = len(self._source)
+        while self.matches and self.matches[-1] >= begin:
+            self.matches.pop()
+        hides = self.stamped and not self.timing and _OF_STAMP.fullmatch(self.wanted)
+        in_stamp = re.escape(self.wanted) if hides else ""
+        for number in self._source.find(self._pattern, begin):
+            if len(self.matches) >= _MAX_MATCHES:
+                break
+            if not in_stamp or re.search(in_stamp, self.text_of(number)):
+                self.matches.append(number)
+
+    def text_of(self, number: int) -> str:
+        """Return a line as it is shown, colours and all: without its time, unless that is too."""
+        line = self._source.line(number)
+        hidden = STAMP.match(line) if self.stamped and not self.timing else None
+        return line[hidden.end() :] if hidden else line
 
     def action_next(self) -> None:
         """Go to the next match, after the last to the first."""
@@ -272,6 +326,12 @@ class LineView(ScrollView, can_focus=True):
         self._left = 0
         self.grown()
 
+    def action_times(self) -> None:
+        """Show the time of each line, or no longer."""
+        self.timing = not self.timing
+        self._search()
+        self.grown()
+
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Draw the lines that came into sight."""
         super().watch_scroll_y(old_value, new_value)
@@ -293,7 +353,7 @@ class LineView(ScrollView, can_focus=True):
         if not self.wrapping:
             return 1
         width = max(1, self.size.width)
-        return max(1, -(-cell_len(ansi.plain(self._source.line(number))) // width))
+        return max(1, -(-cell_len(ansi.plain(self.text_of(number))) // width))
 
     def _layout(self) -> list[tuple[int, int]]:
         """Return (line, part of it) for each line of the screen."""
@@ -317,13 +377,23 @@ class LineView(ScrollView, can_focus=True):
             return Strip.blank(width, base)
         number, part = self._rows[y]
         begin = part * width if self.wrapping else self._left
-        strip = self._selected(self._strip(number, base), number)
-        return strip.crop_extend(begin, begin + width, base).apply_offsets(begin, number)
+        whole = self._selected(self._strip(number, base), number)
+        strip = whole.crop_extend(begin, begin + width, base)
+        if not self.wrapping:
+            strip = self._marked(strip, left=begin > 0, right=whole.cell_length > begin + width)
+        return strip.apply_offsets(begin, number)
+
+    def _marked(self, strip: Strip, *, left: bool, right: bool) -> Strip:
+        """Return a line with marks at the ends where there is more of it."""
+        style = self.get_component_rich_style("line-view--cut")
+        mark = Strip([Segment(mark_of(self), style)])
+        middle = strip.crop(int(left), strip.cell_length - int(right))
+        return Strip.join([*([mark] if left else []), middle, *([mark] if right else [])])
 
     def _strip(self, number: int, base: Style) -> Strip:
         pieces = [
             Segment(text, base + style if style else base)
-            for text, style, _ in ansi.segments(self._source.line(number))
+            for text, style, _ in ansi.segments(self.text_of(number))
         ]
         strip = Strip(pieces)
         return self._lit(strip, self._light, number) if self._light else strip
@@ -359,7 +429,7 @@ class LineView(ScrollView, can_focus=True):
     def get_selection(self, selection: Selection) -> tuple[str, str] | None:
         """Return the text that was selected with the mouse."""
         first, end = self._span(selection)
-        lines = [ansi.plain(self._source.line(number)) for number in range(first, end)]
+        lines = [ansi.plain(self.text_of(number)) for number in range(first, end)]
         if not lines:
             return None
         # The last line first: cutting the first one would move its columns.

@@ -79,6 +79,27 @@ def log(*, number: int, follow: bool) -> None:
 
 
 @jobs.command()
+@click.argument("text")
+@json_option
+def find(*, text: str, as_json: bool) -> None:
+    """Find TEXT, in any case of letters, in what all jobs printed, the newest first.
+
+    Status 1 means that it is nowhere.
+    """
+    from backend.jobs.search import find_in_logs
+
+    is_found = False
+    for hit in find_in_logs(Jobs(jobs_home()).list(), text):
+        is_found = True
+        if as_json:
+            click.echo(json.dumps({"job": hit.job.number, "line": hit.line, "text": hit.text}))
+        else:
+            title = f"#{hit.job.number} {hit.job.verb} {one_line(hit.job.title, limit=60)}"
+            click.echo(f"{title}:{hit.line}: {one_line(hit.text, limit=1000)}")
+    click.get_current_context().exit(0 if is_found else 1)
+
+
+@jobs.command()
 @click.argument("numbers", type=int, nargs=-1, required=True, metavar="NUMBER...")
 def cancel(*, numbers: Sequence[int]) -> None:
     """End jobs: SIGTERM to all that they started, SIGKILL after ten seconds."""

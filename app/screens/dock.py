@@ -43,7 +43,7 @@ class Dock(Horizontal):
             empty=("No jobs yet.",),
             id="dock-jobs",
         )
-        yield Text(follow=True, empty="Nothing printed yet.", id="dock-log")
+        yield Text(follow=True, empty="Nothing printed yet.", stamped=True, id="dock-log")
 
     def on_mount(self) -> None:
         """Show the jobs."""

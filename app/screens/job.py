@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -23,6 +24,7 @@ from widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from textual.widget import Widget
 
@@ -35,17 +37,40 @@ _REPORTED = 50
 """Lines of a log that a report holds."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A line that was found in a log.
+
+    Attributes:
+        log: The file: a log may have an older half.
+        line: Its number, from 1.
+        wanted: The text that is in it.
+    """
+
+    log: Path
+    line: int
+    wanted: str
+
+
 class JobScreen(ViewScreen):
-    """The log, which follows its end while the job runs."""
+    """The log, which follows its end while the job runs.
+
+    Args:
+        desk: As for every screen.
+        board: As for every screen.
+        job: The job.
+        found: What to light up and go to; None follows the end of the log.
+    """
 
     VIEW = "job"
     TAB = "jobs"
     BINDINGS = bindings("job")
 
-    def __init__(self, desk: Desk, board: Board, job: Job) -> None:
+    def __init__(self, desk: Desk, board: Board, job: Job, found: Found | None = None) -> None:
         super().__init__(desk, board)
         self.job = job
-        self._log = LogFile(job.log)
+        self._log = LogFile(found.log if found else job.log)
+        self._found = found
 
     def compose_body(self) -> Iterable[Widget]:
         """Return title, steps, log, and why the job failed."""
@@ -53,7 +78,9 @@ class JobScreen(ViewScreen):
         name = f"sifdeck-job-{self.job.number}.log"
         with Horizontal(id="panes"):
             yield List(_STEP_COLUMNS, key=lambda step: step.number, id="steps")
-            yield Text(follow=True, empty="Nothing printed yet.", save_as=name, id="log")
+            yield Text(
+                follow=True, empty="Nothing printed yet.", stamped=True, save_as=name, id="log"
+            )
         yield StatusLine(id="failure")
 
     def on_mount(self) -> None:
@@ -61,6 +88,8 @@ class JobScreen(ViewScreen):
         self.text.show(self._log, keep_place=True)
         super().on_mount()
         self.text.focus()
+        if self._found:
+            self.text.find(self._found.wanted, line=self._found.line - 1)
 
     def on_unmount(self) -> None:
         """Close the file."""
@@ -125,6 +154,7 @@ class JobScreen(ViewScreen):
         marks = [
             "FOLLOW" if view.following else "",
             "WRAP" if view.wrapping else "",
+            "TIMES" if view.timing else "",
             f"match {view.match_at + 1} of {len(view.matches)}" if view.wanted else "",
             f"{view.line_count} lines",
         ]

@@ -215,6 +215,17 @@ class JobsScreen(FilterScreen[JobRow]):
         if row:
             open_shell(self, row)
 
+    def action_find(self) -> None:
+        """Ask for a text, and show where jobs printed it."""
+        from app.dialogs.prompt import PromptDialog
+        from app.screens.found import FoundScreen
+
+        def answered(wanted: str | None) -> None:
+            if wanted:
+                self.app.push_screen(FoundScreen(self.desk, self.board, wanted))
+
+        self.app.push_screen(PromptDialog("Find in all logs"), answered)
+
     def action_clear(self) -> None:
         """Forget the jobs that have ended."""
         over = [row for row in self.board.rows if not row.is_active]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from textual import on
+from textual import on, work
 from textual.binding import Binding
 from textual.screen import Screen
 from textual.widgets import Static
@@ -76,6 +76,7 @@ class Text(LineView):
     Args:
         follow: Whether to stay at the end while lines are added.
         empty: What to show while there are no lines.
+        stamped: Whether lines begin with a time, which is shown on request.
         save_as: Name of the file that it is saved to.
     """
 
@@ -86,10 +87,11 @@ class Text(LineView):
         *,
         follow: bool = False,
         empty: str = "",
+        stamped: bool = False,
         save_as: str = "sifdeck.txt",
         id: str | None = None,  # noqa: A002  (Textual's name)
     ) -> None:
-        super().__init__(follow=follow, empty=empty, id=id)
+        super().__init__(follow=follow, empty=empty, stamped=stamped, id=id)
         self._save_as = save_as
 
     def action_find(self) -> None:
@@ -103,16 +105,41 @@ class Text(LineView):
         self.app.push_screen(PromptDialog("Find", self.wanted), answered)
 
     def action_save(self) -> None:
-        """Write the text, without colours, to a file in the current folder."""
-        target = Path(self._save_as).absolute()
+        """Ask for a file, and write all lines to it, their times too, without colours."""
+        from app.dialogs.prompt import PromptDialog
+
+        def answered(name: str | None) -> None:
+            if name:
+                self._write(Path(name).expanduser().absolute(), self.line_count)
+
+        self.app.push_screen(PromptDialog("Save as", _free_name(self._save_as)), answered)
+
+    @work(thread=True)
+    def _write(self, target: Path, count: int) -> None:
+        lines = self.source.again()
         try:
-            with target.open("w", encoding="utf-8") as out:
-                for number in range(self.line_count):
-                    out.write(f"{ansi.plain(self.source.line(number))}\n")
+            with target.open("x", encoding="utf-8") as out:
+                for number in range(min(count, len(lines))):
+                    line = lines.line(number, _SAVED_LINE)
+                    out.write("".join(text for text, _, _ in ansi.pieces(line)) + "\n")
         except OSError as error:
-            self.notify(f"cannot write {target}: {error.strerror}", severity="error", markup=False)
+            said, severity = f"cannot write {target}: {error.strerror}", "error"
         else:
-            self.notify(f"wrote {target}", markup=False)
+            said, severity = f"wrote {target}", "information"
+        finally:
+            lines.close()
+        self.app.call_from_thread(self.notify, said, severity=severity, markup=False)
+
+
+_SAVED_LINE = 1 << 18
+"""Characters of a line that are saved."""
+
+
+def _free_name(name: str) -> str:
+    """Return the name, with a number in it where there is such a file already."""
+    path = Path(name)
+    numbered = (f"{path.stem}-{number}{path.suffix}" for number in range(2, 1000))
+    return next((one for one in (name, *numbered) if not Path(one).exists()), name)
 
 
 class ViewScreen(Screen[None]):

@@ -18,6 +18,11 @@ _MAX_LINE = 64 << 10
 """Bytes of a line; a longer one is broken."""
 
 
+def logs_of(path: Path) -> tuple[Path, ...]:
+    """Return the files of a log, the older half first, also if they are not there."""
+    return path.with_name(f"{path.name}.1"), path
+
+
 class Log:
     """Writes bytes as lines with the time at which each was complete.
 
@@ -58,7 +63,7 @@ class Log:
         stamped = f"{_stamp(self._clock())} ".encode() + shown + b"\n"
         if self._file.tell() + len(stamped) > self._half:
             self._file.close()
-            self._path.replace(self._path.with_name(self._path.name + ".1"))
+            self._path.replace(logs_of(self._path)[0])
             self._file = self._open()
         self._file.write(stamped)
 
@@ -98,7 +103,7 @@ class LogReader:
             self.close()
 
     def _older_half(self) -> Iterator[bytes]:
-        older = self._path.with_name(self._path.name + ".1")
+        older = logs_of(self._path)[0]
         if older.exists():
             with older.open("rb") as file:
                 yield from (line.rstrip(b"\n") for line in file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -341,8 +342,38 @@ async def test_a_job_whose_process_is_gone_is_lost(app: Deck, jobs: Path) -> Non
         assert [row.state for row in roster(app).shown] == ["lost"]
 
 
+def read(path: Path) -> str:
+    return path.read_text()
+
+
+STAMP = "2024-10-27T03:33:03.000Z"
+
+
+async def test_times_in_a_log_are_hidden_until_asked_for(app: Deck, jobs: Path) -> None:
+    folder = write_job(jobs, 1, log=f"{STAMP} one\n{STAMP} at 03:33\n", status=None)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("3", "enter")
+        await settle(pilot)
+        view = app.screen.query_one("#log", Text)
+        assert view.render_line(0).text.rstrip() == "one"
+        await pilot.press("slash", *"03:33", "enter")
+        assert view.matches == [1]
+        await pilot.press("t")
+        assert view.render_line(0).text.rstrip() == f"{STAMP} one"
+        assert view.matches == [0, 1]
+        assert "TIMES" in line(app, "title")
+        with (folder / "log").open("a") as log:
+            log.write(f"{STAMP} more\n")
+        await pilot.press("ctrl+r")
+        await settle(pilot)
+        assert view.matches == [0, 1, 2]  # what is added is searched, too
+        assert "of 3" in line(app, "title")
+
+
 async def test_the_log_is_followed_searched_and_saved(app: Deck, jobs: Path, folder: Path) -> None:
     text = "".join(f"line {number}\n" for number in range(200)) + "\x1b[31mERROR\x1b[0m boom\n"
+    text = "long " * 2000 + "\n" + text
     write_job(jobs, 1, log=text)
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
@@ -355,10 +386,12 @@ async def test_the_log_is_followed_searched_and_saved(app: Deck, jobs: Path, fol
         assert len(view.matches) == 11
         assert "of 11" in line(app, "title")
         await pilot.press("n", "N", "E")
-        await pilot.press("S")
+        await pilot.press("S", "enter")
         await settle(pilot)
-        saved = (folder / "sifdeck-job-1.log").read_text()
-        assert saved.endswith("line 199\nERROR boom\n")
+        assert read(folder / "sifdeck-job-1.log") == re.sub("\x1b[^m]*m", "", text)
+        await pilot.press("S", "enter")
+        await settle(pilot)
+        assert read(folder / "sifdeck-job-1-2.log").endswith("line 199\nERROR boom\n")
         await pilot.press("escape", "escape")
         assert isinstance(app.screen, JobsScreen)
 
@@ -445,3 +478,28 @@ async def test_q_quits(app: Deck) -> None:
         await settle(pilot)
         await pilot.press("q")
     assert app.return_code == 0
+
+
+async def test_a_text_is_found_in_the_logs_of_all_jobs(app: Deck, jobs: Path) -> None:
+    write_job(jobs, 1, log=f"{STAMP} hello\n" * 40 + f"{STAMP} \x1b[31mNeedle\x1b[0m 1\n")
+    write_job(jobs, 2, log="nothing\n", status=1)
+    write_job(jobs, 3, verb="build", title="x", log="a\nb needle 2\n")
+    (jobs / "1" / "log.1").write_text("an old needle\n")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("3", "F", *"needle", "enter")
+        await settle(pilot)
+        found = roster(app).shown
+        assert [(hit.job.number, hit.line) for hit in found] == [(3, 2), (1, 1), (1, 41)]
+        assert "needle: 3 lines in 2 logs" in line(app, "summary")
+        assert "jobs find needle" in line(app, "command")
+        assert "Needle 1" in roster(app).render_line(3).text
+        await pilot.press("end", "enter")
+        await settle(pilot)
+        assert isinstance(app.screen, JobScreen)
+        view = app.screen.query_one("#log", Text)
+        assert view.matches == [40]
+        assert "match 1 of 1" in line(app, "title")
+        await pilot.press("escape", "escape", "escape")
+        await settle(pilot)
+        assert isinstance(app.screen, JobsScreen)

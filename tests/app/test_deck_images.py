@@ -82,7 +82,7 @@ async def test_a_choice_of_images_is_shown_and_left(app: Deck, folder: Path) -> 
     note_check(str(folder / "tools_latest.oci.sif"), "damaged")
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
-        await pilot.press("F", "f")
+        await pilot.press("O", "f")
         await settle(pilot)
         assert names(app) == {"tools_latest.oci.sif"}
         summary = app.screen.query_one("#summary", StatusLine)
@@ -95,7 +95,7 @@ async def test_a_choice_of_images_is_shown_and_left(app: Deck, folder: Path) -> 
 async def test_a_choice_without_images_says_so(app: Deck) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
-        await pilot.press("F", "g")  # > 1G
+        await pilot.press("O", "g")  # > 1G
         await settle(pilot)
         assert names(app) == set()
         assert any("> 1G" in line for line in roster(app).empty)

@@ -10,7 +10,7 @@ import pytest
 from app.cli.main import main
 from app.commands import ACTIONS
 from backend.errors import ExitCode
-from tests.support.decks import make_images
+from tests.support.decks import make_images, write_job
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,3 +81,15 @@ def test_config_prints_what_counts_and_what_clashes(
     (tmp_path / "config.toml").write_text("them = 1")
     assert main(["config"]) == ExitCode.USAGE
     assert "did you mean 'theme'" in capsys.readouterr().err
+
+
+def test_a_text_is_found_in_old_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SIFDECK_STATE_DIR", str(tmp_path))
+    write_job(tmp_path / "jobs", 7, verb="build", title="x", log="one\nTWO \x1b]0;owned\x07\n")
+    assert main(["jobs", "find", "two"]) == 0
+    assert capsys.readouterr().out == "#7 build x:2: TWO \\x1b]0;owned\\x07\n"
+    assert main(["jobs", "find", "--json", "o"]) == 0
+    assert capsys.readouterr().out.count('"job": 7') == 2
+    assert main(["jobs", "find", "three"]) == 1
