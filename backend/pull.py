@@ -256,6 +256,7 @@ class _Download:
         self._config: Future[bytes] = Future()
         self._layers: dict[int, Future[Path]] = {}
         self._loop = asyncio.new_event_loop()
+        self._is_over = False
         self._go = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "download")
         self._end: Future[None] = Future()
@@ -305,9 +306,15 @@ class _Download:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._work())
+            try:
+                runner.run(self._work())
+            finally:
+                self._is_over = True
 
     def _cancel(self) -> None:
+        """End the work, but not what the loop does of its own to come to an end."""
+        if self._is_over:
+            return
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -12,7 +13,7 @@ import pytest
 
 from backend.errors import BackendError, FormatError
 from backend.events import ignore
-from backend.pull import PullOptions, cached_image, pull_image
+from backend.pull import PullOptions, _Download, cached_image, pull_image
 from backend.reference import parse
 from tests.support import images
 from tests.support.images import Entry, layer
@@ -40,6 +41,38 @@ def test_a_signal_while_the_download_starts_ends_it(
         with pytest.raises(KeyboardInterrupt):
             pull_image(reference, tmp_path / "x.sif", PullOptions(cache=tmp_path), ignore)
     assert not [one for one in threading.enumerate() if one.name.startswith("download")]
+
+
+@pytest.mark.registry
+def test_an_end_that_comes_while_the_loop_ends_disturbs_nothing(
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The block is left while the thread has done its work and closes its loop."""
+    loops = []
+
+    class Closing(_Download):
+        def _run(self) -> None:
+            loops.append((self._loop, self._cancel))
+            super()._run()
+
+    closing = asyncio.BaseEventLoop.shutdown_default_executor
+
+    async def shut_down(loop: asyncio.BaseEventLoop, *args: Any) -> None:
+        for other, cancel in loops:
+            if other is loop:
+                loop.call_soon(cancel)
+        await closing(loop, *args)
+
+    monkeypatch.setattr("backend.pull._Download", Closing)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "shutdown_default_executor", shut_down)
+    registry.push(images.image([layer(Entry(name="a"))]), "pull/end")
+    reference = parse(f"docker://{registry.host}/pull/end")
+    pull_image(reference, tmp_path / "x.sif", PullOptions(cache=tmp_path), ignore)
+    assert len(loops) == 1
+    assert not caplog.records
 
 
 @pytest.mark.registry
