@@ -6,6 +6,7 @@ a hundred idle decks (measured with Textual 8.2).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -25,7 +26,10 @@ _CHUNK = 4096
 
 
 class _Bell(threading.Event):
-    """An event that can be waited for beside files."""
+    """An event that can be waited for beside files; its own lives as long as the program.
+
+    Textual closes its driver before each hand-over of the terminal and goes on with it after.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,11 +47,8 @@ class _Bell(threading.Event):
     def clear(self) -> None:
         """Unset the event."""
         super().clear()
-        os.eventfd_read(self._counter)
-
-    def close(self) -> None:
-        """Give the file back."""
-        os.close(self._counter)
+        with contextlib.suppress(BlockingIOError):  # it was not set
+            os.eventfd_read(self._counter)
 
 
 class QuietDriver(LinuxDriver):
@@ -60,11 +61,6 @@ class QuietDriver(LinuxDriver):
     def __init__(self, *more: Any, **options: Any) -> None:  # noqa: ANN401  (Textual's arguments)
         super().__init__(*more, **options)
         self.exit_event = self._bell = _Bell()
-
-    def close(self) -> None:
-        """End the writer, and give back what the input thread waited for."""
-        super().close()
-        self._bell.close()
 
     def run_input_thread(self) -> None:
         """Read keys until the exit event is set; runs in a thread."""
