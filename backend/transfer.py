@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import TYPE_CHECKING, Protocol
 
 from backend.blobprogress import BlobProgress
@@ -83,6 +84,8 @@ class _Copy:
         self._target = target
         self._report = report
         self._places = asyncio.Semaphore(_AT_ONCE)
+        # An index has several images; their blobs are counted together.
+        self._layers, self._configs = itertools.count(), itertools.count()
 
     async def bring(self, raw: RawManifest, depth: int = 0) -> None:
         """Bring everything there that a manifest or index names."""
@@ -99,19 +102,21 @@ class _Copy:
     async def _bring_blobs(self, raw: RawManifest) -> None:
         """Bring the blobs of one image there, several at once."""
         manifest = parse_manifest(raw.data, raw.media_type)
-        blobs = _distinct(manifest.layers, manifest.config)
+        config = BlobProgress(manifest.config, "config", next(self._configs), self._report)
+        layers = (one for one in _distinct(manifest.layers) if one.digest != manifest.config.digest)
         try:
             async with asyncio.TaskGroup() as group:
-                for number, descriptor in enumerate(blobs):
-                    group.create_task(self._bring_blob(number, descriptor))
+                for layer in layers:
+                    progress = BlobProgress(layer, "layer", next(self._layers), self._report)
+                    group.create_task(self._bring_blob(layer, progress))
+                group.create_task(self._bring_blob(manifest.config, config))
         except BaseExceptionGroup as errors:  # "except*" wraps what it raises in a group again
             ours, others = errors.split(BackendError)
             if ours is None or others:
                 raise
             raise _first(ours) from errors
 
-    async def _bring_blob(self, number: int, descriptor: Descriptor) -> None:
-        progress = BlobProgress(descriptor, "layer", number, self._report)
+    async def _bring_blob(self, descriptor: Descriptor, progress: BlobProgress) -> None:
         progress.tell("waiting", 0)
         async with self._places:
             try:
@@ -123,10 +128,10 @@ class _Copy:
                 raise
 
 
-def _distinct(layers: tuple[Descriptor, ...], config: Descriptor) -> Iterator[Descriptor]:
-    """Yield each blob once; images often have the same empty layer many times."""
+def _distinct(layers: tuple[Descriptor, ...]) -> Iterator[Descriptor]:
+    """Yield each layer once; images often have the same empty layer many times."""
     seen = set()
-    for one in (*layers, config):
+    for one in layers:
         if one.digest not in seen:
             seen.add(one.digest)
             if one.media_type not in media.NOT_DISTRIBUTED:

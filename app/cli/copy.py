@@ -43,9 +43,11 @@ def copy(
     sifdeck copy docker://ubuntu:24.04 oci:ubuntu:24.04
     sifdeck copy docker-archive:saved.tar tools.oci.sif
     sifdeck copy tools.oci.sif oci-archive:tools.tar
+    sifdeck copy tools.oci.sif docker-daemon:tools:1.0
 
     All platforms are copied, and the digest stays what it is, unless --arch or --platform
-    chooses one.  A DST that is a file becomes an OCI-SIF, as by pull.
+    chooses one.  A DST that is a file becomes an OCI-SIF, as by pull; in a Docker daemon or
+    archive, which know tar layers and one platform only, the layers of a SIF become those.
     """
     from backend.events import Finished
     from backend.reference import parse

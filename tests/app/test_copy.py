@@ -24,7 +24,9 @@ import pytest
 
 from app.cli.main import main
 from backend.errors import ExitCode
+from backend.paths import cache_home
 from backend.sif.ocisif import read_ocisif
+from tests.support.docker import docker_socket
 from tests.support.flaky import Fault, flaky_proxy
 from tests.support.images import (
     Entry,
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.support.registry import Registry
+
+
+__all__ = ["docker_socket"]
 
 
 @pytest.fixture(autouse=True)
@@ -274,6 +279,53 @@ def test_archives(registry: Registry) -> None:
     assert run("pull", "c.sif", "docker-archive:x.tar") == ExitCode.FAILED
 
 
+def test_a_copy_calls_each_blob_what_it_is(
+    registry: Registry, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, two = make("amd"), make("arm", architecture="arm64")
+    registry.push_index("copy/names", "both", (one, "linux/amd64"), (two, "linux/arm64"))
+    assert main(["copy", f"docker://{registry.host}/copy/names:both", "oci:lay:1"]) == 0
+    lines = capfd.readouterr().err.splitlines()
+    done = [line.split()[1:] for line in lines if ": done" in line]
+    assert sorted(words[0] for words in done) == ["config"] * 2 + ["layer"] * 3  # the base is one
+    assert lines[-1] == "INFO:    Complete: oci:lay:1"
+
+
+FILES = ("oci.sif", "native.sif")
+PLACES = ("oci:lay:x", "oci-archive:x.tar:x", "docker-archive:y.tar:lab/x:1", "docker", "out.sif")
+
+
+@pytest.mark.parametrize("source", FILES)
+@pytest.mark.parametrize("target", PLACES)
+def test_sif_files_go_everywhere(source: str, target: str, registry: Registry) -> None:
+    registry.push(make("everywhere"), "copy/everywhere")
+    image_at = f"docker://{registry.host}/copy/everywhere"
+    assert run("pull", "oci.sif", image_at) == 0
+    assert run("pull", "--native", "native.sif", image_at) == 0
+    if target == "docker":
+        target = f"docker://{registry.host}/copy/from-{source.partition('.')[0]}:1"
+    assert run("copy", source, target) == 0
+    assert run("pull", "back.sif", target) == 0
+    for path in ("oci.sif", "back.sif"):
+        assert run("cp", f"{path}:/text", f"{path}.text") == 0
+    assert Path("back.sif.text").read_bytes() == Path("oci.sif.text").read_bytes() == b"everywhere"
+    assert not list((cache_home() / "scratch").glob("*"))
+
+
+def test_what_nothing_can_be_copied_to(
+    registry: Registry, capfd: pytest.CaptureFixture[str]
+) -> None:
+    source = f"docker://{registry.host}/copy/everywhere"
+    registry.push(make("everywhere"), "copy/everywhere")
+    for target in ("https://h.example/x.sif", "http://h.example/x.sif"):
+        assert run("copy", source, target) == ExitCode.USAGE
+        told = capfd.readouterr().err
+        assert f"nothing can be copied to {target.partition(':')[0]}://" in told
+        assert "docker:// and oras://" in told
+        assert run("push", "x.sif", target) == ExitCode.USAGE
+        assert "transport is not supported for push" in capfd.readouterr().err
+
+
 def test_offline_asks_nobody(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
     registry.push(make("offline"), "copy/offline")
     registry.push(make("unseen"), "copy/offline", "unseen")
@@ -449,6 +501,9 @@ def test_docker_daemon(
             assert service.poll() is None
         assert run("pull", "a.sif", f"docker-daemon:{source}") == 0
         assert run("pull", "b.sif", "docker-daemon:nothing/here:1") == ExitCode.NOT_FOUND
+        assert run("copy", "a.sif", "docker-daemon:lab/loaded:v2") == 0
+        assert run("copy", "docker-daemon:lab/loaded:v2", "c.sif") == 0
+        assert run("copy", f"docker://{source}", f"docker-daemon:lab/l@{'sha256:' + 64 * 'a'}") == 2
     finally:
         service.terminate()
         service.wait()
@@ -456,6 +511,29 @@ def test_docker_daemon(
     assert (
         read_ocisif(Path("a.sif")).layers[0].digest == read_ocisif(Path("b.sif")).layers[0].digest
     )
+    assert run("cp", "c.sif:/text", "text") == 0
+    assert Path("text").read_bytes() == b"daemon"
+
+
+def test_into_a_docker_daemon(
+    registry: Registry, docker_socket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a registry, an index of several platforms; from files; and what it refuses."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{docker_socket}")
+    one, two = make("amd"), make("arm", architecture="arm64")
+    registry.push_index("copy/load", "both", (one, "linux/amd64"), (two, "linux/arm64"))
+    source = f"docker://{registry.host}/copy/load:both"
+    assert run("pull", "a.sif", source) == 0
+    assert run("pull", "--native", "n.sif", source) == 0
+    for number, origin in enumerate((source, "a.sif", "n.sif")):
+        target = f"docker-daemon:sifdeck-test/load:{number}"
+        assert run("copy", origin, target) == 0
+        assert run("pull", f"{number}.sif", target) == 0
+        assert run("cp", "-F", f"{number}.sif:/text", "text") == 0
+        assert Path("text").read_bytes() == b"amd"
+    names = judge("docker", "images", "--format", "{{.Repository}}:{{.Tag}}").split()
+    assert {f"sifdeck-test/load:{number}" for number in range(3)} <= set(names)
+    assert not list((cache_home() / "scratch").glob("*"))
 
 
 def test_we_read_what_others_push(registry: Registry, podman: list[str]) -> None:
