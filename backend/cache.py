@@ -16,8 +16,10 @@ import re
 import shutil
 import signal
 import stat
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from backend.errors import LaunchError, UsageError
@@ -25,7 +27,6 @@ from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
-    from pathlib import Path
 
 Kind = Literal["blob", "partial", "oci-sif", "sif", "rootfs", "scratch"]
 
@@ -171,6 +172,18 @@ def hold_cache(root: Path) -> Iterator[None]:
     """Keep the blobs in the cache from being cleaned away meanwhile."""
     with _locked(root, fcntl.LOCK_SH):
         yield
+
+
+@contextlib.contextmanager
+def scratch_folder(root: Path, purpose: str) -> Iterator[Path]:
+    """Give a folder in the cache that goes with the block, and is not cleaned away meanwhile."""
+    place = root / "scratch"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        hold_cache(root),
+        tempfile.TemporaryDirectory(dir=place, prefix=f"{purpose}-") as name,
+    ):
+        yield Path(name)
 
 
 @contextlib.contextmanager

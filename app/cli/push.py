@@ -71,17 +71,14 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
 async def _push(
     access: Access, image: Path, target: Reference, report: Report, layer_format: str
 ) -> Digest:
-    import tempfile
-
+    from backend.cache import scratch_folder
     from backend.paths import cache_home
     from backend.reference import Reference
     from backend.registry.push import open_destination
     from backend.transfer import copy_image
 
-    scratch = cache_home() / "scratch"
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="push-") as folder:
-        source = _source(image, target, layer_format, Path(folder), report)
+    with scratch_folder(cache_home(), "push") as folder:
+        source = _source(image, target, layer_format, folder, report)
         origin = Reference(transport="file", path=str(image))
         async with access.client() as client:
             destination = await open_destination(client, target)

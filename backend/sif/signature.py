@@ -14,7 +14,6 @@ import binascii
 import hashlib
 import os
 import struct
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -134,10 +133,12 @@ def _open_cleartext(data: bytes, keyrings: Sequence[Path]) -> tuple[State, str, 
     """Return the state of an OpenPGP message, who signed it, and its text."""
     import asyncio
 
+    from backend.cache import scratch_folder
+    from backend.paths import cache_home
     from backend.process import run_tool
 
-    with tempfile.TemporaryDirectory(prefix="sifdeck-gpg.") as home:
-        argv = ["gpg", "--homedir", home, "--batch", "--no-default-keyring"]
+    with scratch_folder(cache_home(), "gpg") as home:
+        argv = ["gpg", "--homedir", str(home), "--batch", "--no-default-keyring"]
         argv += ["--trust-model", "always", "--status-fd", "2"]
         for keyring in keyrings:
             if keyring.exists():

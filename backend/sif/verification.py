@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.cache import scratch_folder
 from backend.errors import FormatError, UsageError
 from backend.escape import one_line
 from backend.oci.digest import parse_digest
@@ -30,6 +29,8 @@ from backend.squashfs.compression import parse_compression
 from backend.squashfs.reader import SquashfsReader
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from backend.events import Report
     from backend.pull import PullOptions
     from backend.sif.comparison import Change
@@ -128,8 +129,7 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
             hint="images that `sifdeck pull` writes do",
         )
     reference = parse(source.reference).with_digest(parse_digest(source.digest))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name[:100]}.verify.") as name:
-        folder = Path(name)
+    with scratch_folder(options.cache, "verify") as folder:
         again = dataclasses.replace(
             options,
             platform=found.config.platform,
