@@ -1,16 +1,19 @@
-"""A private network for a container, connected by slirp4netns, with ports of the host.
+"""A private network for a container, connected by pasta or slirp4netns, with ports of the host.
 
 The launcher itself moves into the new network namespace and the runtime inherits it, so that
-the namespace ends with them; slirp4netns stays in the old one and ends with the launcher.
+the namespace ends with them; the program that connects it stays in the old one and ends with
+the launcher.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
 from backend.errors import LaunchError
 from backend.runtime import kernel
+from backend.runtime.plan import PRIVATE_DNS
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _GUEST = "10.0.2.100"
 """The address that slirp4netns gives to the container."""
+_LOW_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _WAIT_S = 10.0
 _MAX_LOG = 4096
 
@@ -30,43 +34,100 @@ def connect(servers: Servers, program: str, ports: list[Port], session: str) -> 
 
     Args:
         servers: Gets the server.
-        program: Path of slirp4netns.
+        program: Path of pasta or slirp4netns.
         ports: What the host shows.
-        session: Where its socket is made.
+        session: Where its files are made.
 
     Raises:
         LaunchError: It did not start, or a port is taken.
     """
+    for port in ports:
+        _check_free(port)
+    place = f"{session}/state/network"
+    name = os.path.basename(program)
     ready, tell = os.pipe()
     begin, go = os.pipe()
-    control = f"{session}/state/network"
-    target = f"/proc/{os.getpid()}/ns/net"
     os.set_inheritable(tell, True)
-    argv = [
-        program,
+    arguments = _pasta(ports, tell) if name == "pasta" else _slirp(place, tell)
+    argv = [program, *arguments, f"{place}.ns", *([] if name == "pasta" else ["tap0"])]
+    servers.start(argv, may_mount=True, after=(begin, go), log=f"{place}.log")
+    os.close(begin)
+    os.close(tell)
+    kernel.unshare(kernel.CLONE_NEWNET, "network namespace")
+    # Through a mount, since a program that gives up capabilities may not look into our /proc.
+    os.close(os.open(f"{place}.ns", os.O_CREAT | os.O_WRONLY, 0o600))
+    kernel.bind("/proc/self/ns/net", f"{place}.ns")
+    _open_low_ports()
+    os.close(go)
+    with open(ready, "rb") as pipe:
+        if not pipe.read(1).isdigit():
+            raise LaunchError(
+                f"{name} could not connect the container's network",
+                why=_last_line(f"{place}.log") or "it needs /dev/net/tun",
+                hint=_hint(name),
+            )
+    if name != "pasta":
+        for port in ports:
+            _publish(f"{place}.socket", port)
+
+
+def _open_low_ports() -> None:
+    """Let any user of the container listen on port 80, as with Docker; the network is their own."""
+    with contextlib.suppress(OSError), open(_LOW_PORTS, "wb") as file:
+        file.write(b"0")
+
+
+def _pasta(ports: list[Port], tell: int) -> list[str]:
+    """Return pasta's options; the last of them takes the namespace."""
+    shown: dict[str, list[str]] = {"tcp": [], "udp": []}
+    for port in ports:
+        address = f"{port['address']}/" if port["address"] else ""
+        shown[port["protocol"]].append(f"{address}{port['host']}:{port['container']}")
+    return [
+        "--foreground",
+        "--quiet",
+        "--stderr",
+        "--config-net",
+        "--no-map-gw",  # the host's own ports are not for the container
+        f"--dns-forward={PRIVATE_DNS}",
+        *(word for one in shown["tcp"] or ["none"] for word in ("-t", one)),
+        *(word for one in shown["udp"] or ["none"] for word in ("-u", one)),
+        *("-T", "none", "-U", "none"),
+        f"--pid=/dev/fd/{tell}",  # written when all is set up
+        *(() if os.getuid() else ("--runas", "0")),  # not nobody, who cannot join the namespace
+        "--netns-only",
+        "--netns",
+    ]
+
+
+def _slirp(place: str, tell: int) -> list[str]:
+    """Return the options of slirp4netns; the namespace follows them."""
+    return [
         "--configure",
         "--mtu=65520",
         "--disable-host-loopback",
         f"--ready-fd={tell}",
-        f"--api-socket={control}",
+        f"--api-socket={place}.socket",
         "--netns-type=path",
-        target,
-        "tap0",
     ]
-    servers.start(argv, may_mount=True, after=(begin, go), log=f"{control}.log")
-    os.close(begin)
-    os.close(tell)
-    kernel.unshare(kernel.CLONE_NEWNET, "network namespace")
-    os.close(go)
-    with open(ready, "rb") as pipe:
-        if pipe.read(1) != b"1":
-            raise LaunchError(
-                "slirp4netns could not connect the container's network",
-                why=_last_line(f"{control}.log") or "it needs /dev/net/tun",
-                hint="an administrator can: modprobe tun && chmod 666 /dev/net/tun",
-            )
-    for port in ports:
-        _publish(control, port)
+
+
+def _check_free(port: Port) -> None:
+    import socket
+
+    address = port["address"] or "0.0.0.0"  # noqa: S104  (as Docker's -p)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_DGRAM if port["protocol"] == "udp" else socket.SOCK_STREAM
+    try:
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind == socket.SOCK_STREAM)
+            probe.bind((address, port["host"]))
+    except OSError as error:
+        raise LaunchError(
+            f"cannot publish port {port['host']}",
+            why=f"{address}: {error.strerror}",
+            hint="choose another one, from 1024 on: -p HOST:CONTAINER",
+        ) from error
 
 
 def _last_line(path: str) -> str:
@@ -74,9 +135,17 @@ def _last_line(path: str) -> str:
 
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return one_line((file.read(_MAX_LOG).splitlines() or [""])[-1])
+            lines = file.read(_MAX_LOG).splitlines()
     except OSError:
         return ""
+    return one_line(([line for line in lines if "syslog" not in line] or [""])[-1])
+
+
+def _hint(name: str) -> str:
+    if not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        return "an administrator can: modprobe tun && chmod 666 /dev/net/tun"
+    other = "slirp4netns" if name == "pasta" else "pasta"
+    return f"try --net --network {other}, or the host's network: leave out --net"
 
 
 def _publish(control: str, port: Port) -> None:
@@ -104,7 +173,7 @@ def _publish(control: str, port: Port) -> None:
         raise LaunchError(
             f"cannot publish port {port['host']}",
             why=str(answer["error"].get("desc", "slirp4netns refuses")),
-            hint="choose another one, from 1024 on: -p HOST:CONTAINER",
+            hint="choose another one: -p HOST:CONTAINER",
         )
 
 

@@ -10,6 +10,9 @@ from __future__ import annotations
 import marshal
 import os
 
+PRIVATE_DNS = "10.0.2.3"
+"""Where slirp4netns answers questions for names, and pasta as we call it."""
+
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
     from typing import Literal, TypedDict

@@ -172,35 +172,6 @@ def test_names_and_networks(runtime: str, busybox: Path) -> None:
     assert shared.returncode == 0
 
 
-def test_a_port_is_published(busybox: Path) -> None:
-    if not shutil.which("slirp4netns") or not Path("/dev/net/tun").exists():
-        pytest.skip("no slirp4netns, or no /dev/net/tun")
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    root = somebody("root")
-    serve = "busybox nc -l -p 80 -e echo from-inside & echo ready; wait"
-    argv = [containers.SIFDECK, "exec", "--net", "-p", f"127.0.0.1:{port}:80", str(busybox)]
-    with subprocess.Popen(
-        root.command([*argv, "sh", "-c", serve]),
-        stdout=subprocess.PIPE,
-        env=root.environment(),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        answers: list[bytes] = []
-
-        def ask() -> bool:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-                answers.append(connection.recv(100))
-            return answers[-1] == b"from-inside\n"
-
-        containers.wait_until(ask)
-        process.kill()
-
-
 def test_cdi_devices(busybox: Path, tmp_path: Path) -> None:
     (tmp_path / "library.so").write_text("lib\n")
     edits = {

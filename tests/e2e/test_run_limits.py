@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,40 +14,13 @@ from tests.support.cgroups import delegated, login_session
 from tests.support.users import WITH_ONE, WITH_RANGE, somebody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.runtime
 
-RUNTIMES = ("crun", "runc", "builtin")
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="sifdeck-limits-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def busybox(folder: Path) -> Path:
-    return containers.busybox(folder)
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "builtin" and not shutil.which(name):
-        pytest.skip(f"no {name}")
-    return name
-
 
 def as_root(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    root = somebody("root")
-    return subprocess.run(
-        root.command([containers.SIFDECK, "exec", *map(str, words)]),
-        capture_output=True, text=True, env=root.environment(), cwd="/", timeout=60, check=False,
-    )  # fmt: skip
+    return containers.sifdeck(somebody("root"), "exec", *words, text=True)
 
 
 def test_the_kernel_holds_it_to_them(runtime: str, busybox: Path) -> None:
@@ -129,10 +99,7 @@ def test_no_group_is_left_by_a_killed_launcher(name: str, busybox: Path) -> None
 @pytest.mark.parametrize("name", [WITH_RANGE])
 def test_who_has_none_gets_a_clear_word(name: str, busybox: Path) -> None:
     who = somebody(name)
-    done = subprocess.run(
-        who.command([containers.SIFDECK, "exec", "--pids-limit", "9", str(busybox), "true"]),
-        capture_output=True, text=True, env=who.environment(), cwd="/", timeout=60, check=False,
-    )  # fmt: skip
+    done = containers.sifdeck(who, "exec", "--pids-limit", "9", busybox, "true", text=True)
     assert done.returncode == 125
     assert "cannot hold a container to limits of --pids-limit" in done.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from tests.support import images, sifs
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.support.users import Somebody
 
 SQUASHFS = "application/vnd.sylabs.image.layer.v1.squashfs"
 
@@ -76,6 +79,27 @@ def busybox(folder: Path, **config: Any) -> Path:
 
 
 SIFDECK = str(Path(sys.executable).with_name("sifdeck"))
+
+
+def need_runtime(name: str) -> str:
+    """Return ``name``, or skip the test where that runtime is not installed."""
+    if name != "builtin" and not shutil.which(name):
+        pytest.skip(f"no {name}")
+    return name
+
+
+def sifdeck(who: Somebody, *arguments: str | Path, **more: Any) -> subprocess.CompletedProcess[Any]:
+    """Run the command line as somebody, from a folder they can reach.
+
+    Args:
+        who: The user.
+        arguments: After ``sifdeck``.
+        more: For :func:`subprocess.run`; ``text=True`` for text instead of bytes.
+    """
+    argv = [SIFDECK, *(str(argument) for argument in arguments)]
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL} if "input" not in more else {}
+    options |= {"env": who.environment(), "cwd": "/", "timeout": 60} | more
+    return subprocess.run(who.command(argv), capture_output=True, check=False, **options)
 
 
 @dataclass(kw_only=True)

@@ -24,6 +24,11 @@ _OPEN_FUSE = "mknod -m 666 /mnt/fuse c 10 229 && mount --bind /mnt/fuse /dev/fus
 """For a mount namespace of one test's own: the device as udev leaves it on an ordinary host."""
 _CLOSE_FUSE = "mknod -m 666 /mnt/fuse c 10 254 && mount --bind /mnt/fuse /dev/fuse"
 """A device without a driver: not even root can open it."""
+_OPEN_TUN = (
+    "if test -e /dev/net/tun; then "
+    "mknod -m 666 /mnt/tun c 10 200 && mount --bind /mnt/tun /dev/net/tun; fi"
+)
+"""As udev leaves it."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -54,6 +59,7 @@ class Somebody:
             "set -e",
             "mount -t tmpfs -o mode=755 none /mnt",
             _OPEN_FUSE if self.fuse else _CLOSE_FUSE,
+            _OPEN_TUN,
             *_reach([Path(sys.base_prefix), ROOT]),
             "umount -l /mnt",
             'exec "$@"',
