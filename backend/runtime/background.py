@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from backend.errors import LaunchError
 from backend.runtime import builtin, container, instances, kernel, relay
+from backend.runtime.bpf import compile_filter
 from backend.runtime.cgroups import open_doors
-from backend.runtime.seccomp import compile_filter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -76,7 +76,7 @@ def memory_limit() -> int:
     limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _limit_files():
         try:
-            with open(path, encoding="ascii") as file:
+            with open(path, encoding="utf-8", errors="replace") as file:
                 text = file.read().strip()
         except OSError:
             continue

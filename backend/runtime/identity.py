@@ -234,7 +234,7 @@ def read_caller(map_tools: tuple[str, ...]) -> Caller:
 
 def _known_ids() -> int:
     """Return how many user ids our user namespace has."""
-    with open("/proc/self/uid_map", encoding="ascii") as lines:
+    with open("/proc/self/uid_map", "rb") as lines:
         return sum(int(line.split()[2]) for line in lines)
 
 

@@ -46,7 +46,7 @@ def _supported() -> frozenset[str]:
 
     In a user namespace of our own that is all of them; as root, what we have.
     """
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+    with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
         last = int(file.read())
     return frozenset(f"CAP_{name}" for name in NAMES[: last + 1])
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from backend.errors import LaunchError
-from backend.runtime import kernel, seccomp
+from backend.runtime import bpf, kernel, seccomp
 from backend.runtime.capabilities import DEFAULT, NAMES
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def answers(profile: dict[str, Any], calls: list[tuple[int, ...]]) -> list[int]:
     def work() -> list[int]:
         libc = ctypes.CDLL(None, use_errno=True)
         kernel.forbid_new_privileges()
-        kernel.install_filter(seccomp.compile_filter(profile))
+        kernel.install_filter(bpf.compile_filter(profile))
         found = []
         for number, *arguments in calls:
             ctypes.set_errno(0)
@@ -181,4 +181,4 @@ def test_other_profiles() -> None:
 )
 def test_what_only_libseccomp_can_is_an_error(rule: dict[str, Any]) -> None:
     with pytest.raises(LaunchError, match="built-in runtime"):
-        seccomp.compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+        bpf.compile_filter({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
