@@ -7,14 +7,15 @@ opens by the caller's own rights and shows to the runtime below its session fold
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from backend.errors import UsageError
 from backend.escape import quoted
+from backend.values import Value
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from backend.runtime.identity import Identity
     from backend.runtime.options import RunOptions
@@ -28,8 +29,7 @@ _SLIRP_DNS = "10.0.2.3"
 """Where slirp4netns answers questions for names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Place(Value):
     """Where a container is started.
 
     Attributes:
@@ -49,18 +49,19 @@ class Place:
     cwd: str
 
 
-@dataclass(slots=True)
 class Mounts:
     """The two halves, filled from top to bottom.
 
     Attributes:
+        place: Where the container is started.
         entries: Of ``config.json``.
         sources: Of the launcher; the one at index N appears as ``binds/N``.
     """
 
-    place: Place
-    entries: list[dict[str, Any]] = field(default_factory=list)
-    sources: list[Source] = field(default_factory=list)
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.entries: list[dict[str, Any]] = []
+        self.sources: list[Source] = []
 
     def add(self, target: str, kind: str, source: str, *options: str) -> None:
         """Add an entry as it is."""
@@ -112,7 +113,7 @@ def plan_mounts(
     Raises:
         UsageError: Options that exclude each other.
     """
-    mounts = Mounts(place=place)
+    mounts = Mounts(place)
     _system(mounts, options)
     _temporary(mounts, options)
     if options.compat:

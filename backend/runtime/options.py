@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass, replace
-from typing import Literal
 
 from backend.errors import UsageError
 from backend.escape import quoted
+from backend.values import Value, replace
 
-Action = Literal["run", "exec", "shell"]
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Action = Literal["run", "exec", "shell"]
 
 NO_MOUNT = frozenset({"proc", "sys", "tmp", "home", "cwd", "hostfs", "bind-paths"})
 """Names that --no-mount takes, besides paths."""
 
 _HOSTNAME = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?"
-# Patterns as text: compiling them all would cost every start of a container 3 ms.
 _SIZE = r"([0-9]+)([bkmgt]?)i?b?"
-_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
 _BIND_OPTIONS = frozenset({"ro", "rw"})
 _MAX_ENV_FILE = 1 << 20
 """Bytes of one --env-file."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bind:
+class Bind(Value):
     """A host file or folder shown in the container.
 
     Attributes:
@@ -41,8 +40,7 @@ class Bind:
     is_image: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlay:
+class Overlay(Value):
     """A layer over the image.
 
     Attributes:
@@ -54,8 +52,7 @@ class Overlay:
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
+class Publish(Value):
     """A port of a private network that the host shows.
 
     Attributes:
@@ -71,8 +68,7 @@ class Publish:
     address: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(Value):
     """What a container may use, as far as its cgroup can hold it to that; None for no limit.
 
     Attributes:
@@ -104,8 +100,7 @@ class Limits:
     unified: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
+class RunOptions(Value):
     """How to start a container.
 
     Attributes:
@@ -234,11 +229,18 @@ def check_bind(source: str, target: str, *, read_only: bool) -> Bind:
 
 def _split(text: str, separator: str) -> list[str]:
     """Split at separators that no backslash precedes; backslashes stay."""
-    return re.split(rf"(?<!\\){separator}", text)
+    parts: list[str] = []
+    for part in text.split(separator):
+        if parts and parts[-1].endswith("\\"):
+            parts[-1] += separator + part
+        else:
+            parts.append(part)
+    return parts
 
 
 def _unescape(text: str) -> str:
-    return re.sub(r"\\([:,\\])", r"\1", text)
+    parts = text.split("\\\\")
+    return "\\".join(part.replace("\\:", ":").replace("\\,", ",") for part in parts)
 
 
 def parse_environment(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
@@ -250,7 +252,7 @@ def parse_environment(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     found = []
     for text in texts:
         name, equals, value = text.partition("=")
-        if not re.fullmatch(_VARIABLE, name):
+        if not (name.isascii() and name.isidentifier()):
             raise UsageError(
                 f"not a variable: {quoted(name, limit=60)}", hint="write it as --env NAME=value"
             )
@@ -409,6 +411,8 @@ def parse_size(text: str) -> int:
     """
     if text == "-1":
         return -1
+    import re
+
     match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
     if not match:
         raise UsageError(f"not a size: {quoted(text, limit=40)}", hint="such as 512m or 2g")
@@ -457,6 +461,8 @@ def check_dns(text: str) -> tuple[str, ...]:
     Raises:
         UsageError: One is no IP address.
     """
+    if not text:
+        return ()
     import ipaddress
 
     found = tuple(word.strip() for word in text.split(",") if word.strip())
@@ -478,9 +484,13 @@ def check_hostname(name: str, *, own: bool) -> str:
     Raises:
         UsageError: It is no host name.
     """
-    if name and not re.fullmatch(_HOSTNAME, name):
+    if not name:
+        return os.uname().nodename if own else ""
+    import re
+
+    if not re.fullmatch(_HOSTNAME, name):
         raise UsageError(f"not a host name: {quoted(name, limit=80)}")
-    return name or (os.uname().nodename if own else "")
+    return name
 
 
 def choose_network(wanted: str, *, own: bool) -> Literal["host", "none", "private"]:
