@@ -374,7 +374,8 @@ def _try_fuse() -> str:
 
 
 def _try_seccomp() -> str:
-    from backend.runtime.seccomp import compile_filter, default_profile
+    from backend.runtime.bpf import compile_filter
+    from backend.runtime.seccomp import default_profile
 
     code = compile_filter(default_profile(frozenset()))
     kernel.forbid_new_privileges()
