@@ -28,6 +28,9 @@ class FillDialog(Dialog["Answers"]):
     BINDINGS = [
         Binding("ctrl+s", "go", "Do it"),
         Binding("ctrl+y", "copy", "Copy the command"),
+        # First, so that what is typed behind it goes to the next field, not to this one.
+        Binding("tab", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
         Binding("down", "app.focus_next", show=False),
         Binding("up", "app.focus_previous", show=False),
     ]
