@@ -91,7 +91,8 @@ def build(
     BuildKit, docker, buildah or podman do the work, whichever is here; none of them has to
     run as root.
     """
-    from backend.build.image import build_image
+    from backend.build.image import Product, build_image
+    from backend.build.keeper import work_folder
     from backend.events import Finished
     from backend.settings import flag
 
@@ -100,16 +101,17 @@ def build(
     tags = [_tag(text) for text in _many(options["tag"])]
     with ExitStack() as stack:
         image = pull_options(options, overwrite=bool(options["force"]) or flag("FORCE"))
-        request = _request(source, options, image, stack)
+        folder = stack.enter_context(work_folder())
+        request = _request(source, options, image, folder)
         title = str(request.dockerfile or request.context)
         report = stack.enter_context(
             reporting(ctx, verb="build", title=title, target=str(target), as_json=as_json)
         )
         made = build_image(
             request,
-            target,
+            Product(target=target, tags=tags),
+            folder,
             builder=str(options["builder"] or ""),
-            tags=tags,
             options=image,
             report=report,
         )
@@ -117,7 +119,7 @@ def build(
 
 
 def _request(
-    source: str, options: dict[str, object], image: PullOptions, stack: ExitStack
+    source: str, options: dict[str, object], image: PullOptions, folder: Path
 ) -> BuildRequest:
     """Return what the command line asks for.
 
@@ -127,7 +129,7 @@ def _request(
     from backend.build.request import BuildRequest, parse_assignments, read_assignments
     from backend.oci.platform import host_platform
 
-    dockerfile, context = _places(source, str(options["dockerfile"] or ""), stack)
+    dockerfile, context = _places(source, str(options["dockerfile"] or ""), folder)
     arguments: dict[str, str] = {}
     for path in _many(options["build_arg_file"]):
         arguments |= read_assignments(Path(path))
@@ -149,7 +151,7 @@ def _request(
     )
 
 
-def _places(source: str, file: str, stack: ExitStack) -> tuple[Path | None, str]:
+def _places(source: str, file: str, folder: Path) -> tuple[Path | None, str]:
     """Return the Dockerfile and the context.
 
     ``source`` is a Dockerfile, with the current folder as context, or a context: a folder, an
@@ -170,8 +172,8 @@ def _places(source: str, file: str, stack: ExitStack) -> tuple[Path | None, str]
             )
         return None, source
     if "-" in {source, file}:
-        context = _temporary_folder(stack) if source == "-" else Path(source)
-        return _standard_input(stack), str(context.absolute())
+        context = _new_folder(folder, "context") if source == "-" else Path(source)
+        return _standard_input(_new_folder(folder, "input")), str(context.absolute())
     given = Path(source)
     if source and not given.is_dir():
         if file:
@@ -195,15 +197,14 @@ def _default_dockerfile(context: Path) -> Path:
     return context / "Dockerfile"
 
 
-def _temporary_folder(stack: ExitStack) -> Path:
-    """Return an empty folder that the stack removes."""
-    from tempfile import TemporaryDirectory
+def _new_folder(folder: Path, name: str) -> Path:
+    place = folder / name
+    place.mkdir()
+    return place
 
-    return Path(stack.enter_context(TemporaryDirectory(prefix="sifdeck-context-")))
 
-
-def _standard_input(stack: ExitStack) -> Path:
-    """Return a file with what standard input says."""
+def _standard_input(folder: Path) -> Path:
+    """Return a file in a folder with what standard input says."""
     from backend.build.dockerfile import MAX_BYTES
     from backend.errors import UsageError
 
@@ -212,7 +213,7 @@ def _standard_input(stack: ExitStack) -> Path:
         raise UsageError("there is no Dockerfile on standard input")
     if len(text) > MAX_BYTES:
         raise UsageError(f"the Dockerfile is larger than {MAX_BYTES >> 20} MiB")
-    path = _temporary_folder(stack) / "Dockerfile"
+    path = folder / "Dockerfile"
     path.write_bytes(text)
     return path
 

@@ -12,6 +12,7 @@ Facts from trying them (buildah 1.28, podman 4.3):
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -27,6 +28,7 @@ from backend.build.steps import Steps
 from backend.errors import BackendError, ToolFailedError
 from backend.escape import one_line
 from backend.events import Note, Phase, Retained, ignore
+from backend.oci.json import load
 from backend.reference import Reference
 from backend.runtime.host import find_map_tools, find_program
 from backend.runtime.identity import read_caller
@@ -47,6 +49,10 @@ _MAX_ERROR = 4000
 _MARK = "--cgroup-parent"
 """The option whose value a working container's record repeats.  Without cgroups, which chroot
 isolation does without, it has no other effect."""
+
+
+_RECORD = "builder.json"
+"""The file, in the folder of a build, with what it takes to remove its containers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +112,10 @@ class Buildah:
         ]
         steps = StepLog(read_dockerfile(request), request.target, report)
         image = ""
+        record = {"argv": program, "mark": mark, "environment": environment}
+        (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         try:
-            status = run_builder(argv, steps.line, environment=environment)
+            status = run_builder(argv, steps.line, environment=environment, folder=folder)
             image = id_file.read_text(encoding="ascii").strip() if id_file.exists() else ""
             if status or not image:
                 error = steps.error(f"{self.name} ended with status {status}")
@@ -117,12 +125,12 @@ class Buildah:
                 raise error
         finally:
             if not image:
-                self._remove_containers(program, mark, environment)
+                remove_containers(folder)
         steps.close()
         layout = folder / "layout"
         verb = export_options(self.name, image, layout, compressed=request.compressed)
         report(Phase(name="export"))
-        status, output = output_of([*program, *verb], environment=environment)
+        status, output = output_of([*program, *verb], environment=environment, folder=folder)
         if status:
             raise ToolFailedError(argv=[*program, *verb], status=status, stderr=output)
         report(Phase(name="export", state="done"))
@@ -166,30 +174,39 @@ class Buildah:
         else:
             choices = [overlay, []]  # podman refuses it where it has chosen for itself before
         for options in choices:
-            if self._store([self.name, *options], environment).get("driver", "vfs") != "vfs":
+            if _store([self.name, *options], environment).get("driver", "vfs") != "vfs":
                 return options
         text = f"{self.name} uses the vfs driver here: slow, and each step takes the whole size"
         report(Note(level="warning", text=text))
         return []
 
-    def _remove_containers(
-        self, program: Sequence[str], mark: str, environment: dict[str, str]
-    ) -> None:
-        """Remove the working containers that this build left."""
-        root = self._store(program, environment).get("root")
-        for record in Path(root).glob("*-containers/*/userdata/buildah.json") if root else ():
-            if mark.encode() in record.read_bytes():
-                verb = ["rm"] if self.name == "buildah" else ["rm", "--force"]
-                output_of([*program, *verb, record.parents[1].name], environment=environment)
 
-    def _store(self, program: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
-        """Return driver and root of the store; nothing when it cannot be used."""
-        name = "store" if self.name == "buildah" else "Store"
-        form = f"{{{{.{name}.GraphDriverName}}}} {{{{.{name}.GraphRoot}}}}"
-        argv = [*program, "info", "--format", form]
-        status, output = output_of(argv, environment=environment)
-        driver, _, root = output.rpartition("\n")[2].partition(" ")
-        return {} if status else {"driver": driver, "root": root}
+def remove_containers(folder: Path) -> None:
+    """Remove the working containers that a build left.
+
+    Args:
+        folder: Of the build; nothing happens when it was none of buildah or podman.
+    """
+    try:
+        record = load((folder / _RECORD).read_bytes(), "the record of a build")
+    except FileNotFoundError:
+        return
+    program, mark = record.need("argv").texts(), record.need("mark").text()
+    environment = record.need("environment").mapping()
+    root = _store(program, environment).get("root")
+    for path in Path(root).glob("*-containers/*/userdata/buildah.json") if root else ():
+        if mark.encode() in path.read_bytes():
+            verb = ["rm"] if program[0] == "buildah" else ["rm", "--force"]
+            output_of([*program, *verb, path.parents[1].name], environment=environment)
+
+
+def _store(program: Sequence[str], environment: dict[str, str]) -> dict[str, str]:
+    """Return driver and root of the store; nothing when it cannot be used."""
+    name = "store" if program[0] == "buildah" else "Store"
+    form = f"{{{{.{name}.GraphDriverName}}}} {{{{.{name}.GraphRoot}}}}"
+    status, output = output_of([*program, "info", "--format", form], environment=environment)
+    driver, _, root = output.rpartition("\n")[2].partition(" ")
+    return {} if status else {"driver": driver, "root": root}
 
 
 class StepLog:

@@ -1,8 +1,13 @@
 """BuildKit through its own clients, ``buildctl`` and ``docker buildx``, in ``rawjson``.
 
-Both print one JSON ``SolveStatus`` a line on standard error (BuildKit 0.13 and buildx 0.13 on):
+Both print ``SolveStatus`` objects in JSON on standard error (BuildKit 0.13 and buildx 0.13 on):
 ``{"vertexes": [{"digest", "name", "started", "completed", "cached", "error"}], "logs":
 [{"vertex", "data"}]}``, data in base64, times in RFC 3339; other lines are their own talk.
+buildctl prints an object a line, buildx 0.13 spreads one over many, indented.
+
+Tried with buildctl and buildkitd 0.23 (root, and rootless with rootlesskit 2.0), buildx 0.13
+with Docker 26, whose ``docker`` driver writes an OCI layout only with the containerd image
+store; without, the image goes into the daemon and is saved from there.
 """
 
 from __future__ import annotations
@@ -10,18 +15,29 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import fcntl
+import itertools
 import os
 import re
+import secrets
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.build.docker import CONTAINERD_STORE, SCRATCH_NAME
 from backend.build.dockerfile import read_dockerfile
-from backend.build.program import end_group, output_of, run_builder, start_group
+from backend.build.program import (
+    output_of,
+    output_stream,
+    run_builder,
+    running,
+)
 from backend.build.request import assignments, each, flag
+from backend.build.saved import write_saved
 from backend.build.solve import SolveLog, Vertex
 from backend.errors import FormatError, ToolFailedError
+from backend.events import Phase
 from backend.oci.json import Node, load
 from backend.paths import cache_home
 from backend.reference import Reference
@@ -38,6 +54,9 @@ _START_S = 15.0
 
 _BUILDX = re.compile(r"\bv?(\d+)\.(\d+)")
 _RAWJSON = (0, 13)
+
+_MAX_MESSAGE = 8 << 20
+"""Characters of one object."""
 
 
 class Buildctl:
@@ -67,7 +86,7 @@ class Buildctl:
         layout = folder / "layout"
         with self._running(folder) as address:
             argv = [self._program, "--addr", address, *buildctl_options(request, layout)]
-            _solve(argv, request, report)
+            _solve(argv, request, folder, report)
         return Reference(transport="oci", path=str(layout))
 
     @contextlib.contextmanager
@@ -77,16 +96,14 @@ class Buildctl:
             yield self._address
             return
         address = f"unix://{folder}/buildkitd.sock"
-        root = cache_home() / "buildkitd"
+        root, lock = _free_root()
         argv = [*self._daemon, "--root", str(root), "--addr", address]
         if len(self._daemon) > 1:  # rootlesskit PROGRAM
             argv.append("--oci-worker-no-process-sandbox")
-        process = start_group(argv, output=folder / "buildkitd.log")
-        try:
-            self._wait(process, address, folder / "buildkitd.log")
+        log = folder / "buildkitd.log"
+        with running(argv, output=log, folder=folder, keep=lock) as process:
+            self._wait(process, address, log)
             yield address
-        finally:
-            end_group(process)
 
     def _wait(self, process: subprocess.Popen[bytes], address: str, log: Path) -> None:
         """Wait until the daemon answers.
@@ -110,12 +127,15 @@ class Buildx:
 
     Args:
         program: Path of ``docker``.
+        saves: Whether the builder writes no layout, so that the image has to go through the
+            daemon's store.
     """
 
     name = "buildx"
 
-    def __init__(self, program: str) -> None:
+    def __init__(self, program: str, *, saves: bool = False) -> None:
         self._program = program
+        self._saves = saves
 
     def lacks(self, request: BuildRequest) -> str:
         """Return what it cannot do of the request."""
@@ -126,8 +146,30 @@ class Buildx:
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
         """Build with the current buildx builder, into a layout on this side."""
         layout = folder / "layout"
-        _solve([self._program, "buildx", *buildx_options(request, layout)], request, report)
+        if self._saves:
+            self._build_and_save(request, folder, layout, report)
+        else:
+            options = buildx_options(request, _output(request, layout))
+            _solve([self._program, "buildx", *options], request, folder, report)
         return Reference(transport="oci", path=str(layout))
+
+    def _build_and_save(
+        self, request: BuildRequest, folder: Path, layout: Path, report: Report
+    ) -> None:
+        """Build into the daemon's store, under a name that is removed again."""
+        name = f"{SCRATCH_NAME}:{secrets.token_hex(8)}"
+        id_file = folder / "image-id"
+        options = ["--tag", name, "--iidfile", str(id_file)]
+        words = ["buildx", *buildx_options(request, "type=docker", *options)]
+        _solve([self._program, *words], request, folder, report)
+        image = id_file.read_text(encoding="ascii").strip()
+        report(Phase(name="save"))
+        try:
+            with output_stream([self._program, "save", image], folder=folder) as saved:
+                write_saved(saved, layout)
+        finally:
+            output_of([self._program, "image", "rm", "--no-prune", name], environment={})
+        report(Phase(name="save", state="done"))
 
 
 def buildctl_options(request: BuildRequest, layout: Path) -> list[str]:
@@ -163,8 +205,14 @@ def buildctl_options(request: BuildRequest, layout: Path) -> list[str]:
     ]
 
 
-def buildx_options(request: BuildRequest, layout: Path) -> list[str]:
-    """Return the words after ``docker buildx``."""
+def buildx_options(request: BuildRequest, output: str, *options: str) -> list[str]:
+    """Return the words after ``docker buildx``.
+
+    Args:
+        request: What to build.
+        output: The value of ``--output``.
+        options: Others.
+    """
     return [
         *("build", "--progress=rawjson", "--provenance=false"),
         *each("--build-arg", assignments(_arguments(request))),
@@ -176,47 +224,81 @@ def buildx_options(request: BuildRequest, layout: Path) -> list[str]:
         *flag("--network", request.network),
         *(["--no-cache"] if request.no_cache else []),
         *(["--pull"] if request.pull else []),
-        *("--output", _output(request, layout)),
+        *("--output", output),
+        *options,
         *flag("--file", request.dockerfile),
         request.context,
     ]
 
 
-def buildx_problem(program: str) -> str:
-    """Return why buildx cannot be used here; empty when it can."""
+def find_buildx(program: str) -> tuple[Buildx | None, str]:
+    """Return buildx if it can be used here, and what it is, or why not.
+
+    Args:
+        program: Path of ``docker``.
+    """
     status, text = output_of([program, "buildx", "version"], environment={})
     version = _BUILDX.search(text)
     if status or version is None:
-        return "docker has no buildx"
+        return None, "docker has no buildx"
     if (int(version[1]), int(version[2])) < _RAWJSON:
-        return f"buildx {version[0]} is too old: 0.13 was the first to speak rawjson"
+        return None, f"buildx {version[0]} is too old: 0.13 was the first to speak rawjson"
     status, text = output_of([program, "buildx", "inspect"], environment={})
     driver = re.search(r"(?m)^Driver:\s*(\S+)", text)
-    if status or driver is None:
-        return "buildx has no builder that answers"
+    if status or driver is None or re.search(r"(?m)^Error:\s", text):
+        return None, "buildx has no builder that answers"
+    saves = False
     if driver[1] == "docker":
-        return "its builder has the docker driver, which writes no OCI layout"
-    return ""
+        words = ["info", "--format", "{{json .DriverStatus}}"]
+        saves = CONTAINERD_STORE not in output_of([program, *words], environment={})[1]
+    found = f"{program} buildx {version[0]}, {driver[1]} driver"
+    return Buildx(program, saves=saves), found
 
 
 def buildkit_sockets() -> list[str]:
-    """Return where a BuildKit daemon usually listens."""
+    """Return where a BuildKit daemon usually listens, and we may speak to it."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     own = [f"{runtime}/buildkit/buildkitd.sock"] if runtime else []
-    return [*own, "/run/buildkit/buildkitd.sock"]
+    found = [*own, "/run/buildkit/buildkitd.sock"]
+    return [path for path in found if os.access(path, os.R_OK | os.W_OK)]
 
 
-def feed_rawjson(line: str, log: SolveLog) -> None:
-    """Hand a line of a client's output to the log.
+class RawJson:
+    """Reads what a client prints.
 
-    Raises:
-        FormatError: It is JSON, but no ``SolveStatus``.
+    Args:
+        log: Gets what it says.
     """
-    if not line.startswith("{"):
-        if line.startswith(("ERROR:", "error:")):
-            log.problem(line.partition(":")[2].strip())
-        return
-    status = load(line.encode(), "a BuildKit message")
+
+    def __init__(self, log: SolveLog) -> None:
+        self._log = log
+        self._open: list[str] = []
+        self._size = 0
+
+    def line(self, text: str) -> None:
+        """Take the next line.
+
+        Raises:
+            FormatError: It is JSON, but no ``SolveStatus``.
+        """
+        if not self._open and not text.startswith("{"):
+            if text.startswith(("ERROR:", "error:")):
+                self._log.problem(text.partition(":")[2].strip())
+            return
+        self._open.append(text)
+        self._size += len(text)
+        if self._size > _MAX_MESSAGE:
+            raise FormatError("a BuildKit message has no end")
+        # Of an indented object only the last line begins with a brace that closes.
+        if text.startswith("}") or (len(self._open) == 1 and text.endswith("}")):
+            message = "".join(self._open)
+            self._open.clear()
+            self._size = 0
+            _feed(message, self._log)
+
+
+def _feed(message: str, log: SolveLog) -> None:
+    status = load(message.encode(), "a BuildKit message")
     if vertexes := status.get("vertexes"):
         log.vertices(_vertex(entry) for entry in vertexes.items())
     if logs := status.get("logs"):
@@ -224,7 +306,23 @@ def feed_rawjson(line: str, log: SolveLog) -> None:
             log.output(entry.need("vertex").text(), _data(entry))
 
 
-def _solve(argv: Sequence[str], request: BuildRequest, report: Report) -> None:
+def _free_root() -> tuple[Path, int]:
+    """Return a folder for a daemon, with the cache of earlier builds, and the lock on it.
+
+    Builds at the same time get a folder each: two daemons cannot share one.
+    """
+    home = cache_home() / "buildkitd"
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        lock = os.open(home / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return home / str(number), lock
+        os.close(lock)
+    raise AssertionError("counting has no end")
+
+
+def _solve(argv: Sequence[str], request: BuildRequest, folder: Path, report: Report) -> None:
     """Run a client to its end.
 
     Raises:
@@ -234,7 +332,7 @@ def _solve(argv: Sequence[str], request: BuildRequest, report: Report) -> None:
     variables = {} if request.auth_folder is None else {"DOCKER_CONFIG": str(request.auth_folder)}
     if request.source_date_epoch is not None:
         variables["SOURCE_DATE_EPOCH"] = str(request.source_date_epoch)
-    status = run_builder(argv, lambda line: feed_rawjson(line, told), environment=variables)
+    status = run_builder(argv, RawJson(told).line, environment=variables, folder=folder)
     if status:
         raise told.error(f"{Path(argv[0]).name} ended with status {status}")
     told.close()

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.build.buildah import Buildah
-from backend.build.buildkit import Buildctl, Buildx, buildkit_sockets, buildx_problem
+from backend.build.buildkit import Buildctl, buildkit_sockets, find_buildx
 from backend.build.docker import answers, docker_sockets, podman_sockets
 from backend.errors import ToolMissingError, UsageError
 from backend.escape import quoted
-from backend.runtime.host import find_program
+from backend.runtime.host import find_map_tools, find_program
+from backend.runtime.identity import read_caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -126,24 +126,31 @@ def _buildctl() -> Candidate:
     if not program:
         return Candidate(name="buildctl", builder=None, reason="buildctl is not installed")
     address = os.environ.get("BUILDKIT_HOST") or next(
-        (f"unix://{path}" for path in buildkit_sockets() if Path(path).exists()), ""
+        (f"unix://{path}" for path in buildkit_sockets()), ""
     )
     if address:
         return Candidate(
             name="buildctl", builder=Buildctl(program, address), reason=f"daemon at {address}"
         )
     daemon, kit = find_program("buildkitd"), find_program("rootlesskit")
-    if daemon and (kit or os.geteuid() == 0):
+    caller = read_caller(find_map_tools())
+    if daemon and (caller.mode == "root" or (kit and caller.mode == "subordinate")):
         builder = Buildctl(program, "", daemon=(kit, daemon) if os.geteuid() else (daemon,))
         return Candidate(name="buildctl", builder=builder, reason=f"starts {daemon}")
-    return Candidate(name="buildctl", builder=None, reason="no buildkitd runs")
+    return Candidate(name="buildctl", builder=None, reason=_no_daemon(daemon, kit))
+
+
+def _no_daemon(daemon: str, kit: str) -> str:
+    """Return why we start no BuildKit daemon."""
+    if not daemon:
+        return "no buildkitd runs, and there is none to start"
+    return "rootlesskit has no subordinate ids" if kit else "rootlesskit is not installed"
 
 
 def _buildx() -> Candidate:
     program = find_program("docker")
-    problem = buildx_problem(program) if program else "docker is not installed"
-    builder = None if problem else Buildx(program)
-    return Candidate(name="buildx", builder=builder, reason=problem or f"{program} buildx")
+    builder, reason = find_buildx(program) if program else (None, "docker is not installed")
+    return Candidate(name="buildx", builder=builder, reason=reason)
 
 
 def _socket(paths: Sequence[str]) -> Candidate:

@@ -4,7 +4,9 @@ Docker's BuildKit is asked with ``version=2``.  The daemon then wants the contex
 request to the same path (``remote=upload-request``), and answers the first with progress that
 :mod:`backend.build.trace` reads.  Where there is no BuildKit the classic builder is used, whose
 answer is text.  What takes a session of BuildKit's own protocol (secrets, ssh) is not possible
-in this way, and :meth:`DockerApi.lacks` says so.
+in this way, and :meth:`DockerApi.lacks` says so.  With the containerd image store (Docker 26:
+an option, 29: usual) BuildKit cannot be handed a context like this either; ``docker buildx``
+is the way to it, and without that the classic builder.
 
 Closing the connection cancels a build: the daemon ends the running step and its container.
 Podman's service (4.3) does not, and finds nothing in its cache, so it comes last.
@@ -22,7 +24,6 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import socket
 import threading
 from pathlib import Path
@@ -33,10 +34,12 @@ from backend.build.buildah import StepLog, Wording
 from backend.build.context import write_context
 from backend.build.credentials import auth_key, base_references
 from backend.build.dockerfile import read_dockerfile
+from backend.build.saved import write_saved
 from backend.build.solve import SolveLog
 from backend.build.trace import feed_trace
 from backend.errors import BuildError, FormatError, ToolError, UsageError
 from backend.escape import one_line
+from backend.events import Phase
 from backend.oci.json import Node, load
 from backend.reference import Reference
 
@@ -51,14 +54,20 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_VERSION, _PODMAN_VERSION = "/v1.41", "/v4.0.0"
-"""Docker 20.10, to which every later Docker and Podman answer; Podman 4."""
+_NEWEST = (1, 51)
+"""The newest API that was tried, of Docker 28; a daemon may ask for a newer one than 1.40."""
+_PODMAN_VERSION = "/v4.0.0"
 
 _CHUNK = 1 << 16
-_COPY_CHUNK = 4 << 20
 _TIMEOUT_S = 10.0
 _MAX_MESSAGE = 8 << 20
 """Bytes in one line of an answer."""
+
+SCRATCH_NAME = "sifdeck-build"
+"""Under this name an image is in the daemon for as long as it is fetched."""
+
+CONTAINERD_STORE = "io.containerd.snapshotter"
+"""How ``docker info`` says that images are kept in containerd."""
 
 _PODMAN_ID = re.compile(r"[0-9a-f]{64}\n")
 """Podman's last word on its own path."""
@@ -69,7 +78,9 @@ DOCKER = Wording(
     step=re.compile(r"()Step (\d+)/(\d+) : (.*)"),
     cached=re.compile(r" ---> Using cache"),
     result=re.compile(r" ---> ([0-9a-f]{12})"),
-    noise=re.compile(r" ---> Running in .*|Removing intermediate container .*|Successfully .*|"),
+    noise=re.compile(
+        r" ---> (?:Running in .*)?|Removing intermediate container .*|Successfully .*|"
+    ),
 )
 
 
@@ -79,16 +90,27 @@ class DockerApi:
     Args:
         path: Its socket.
         kind: What builds behind it.
+        version: Of the API that it is asked in.
+        reason: Why it is the classic builder; empty for the others.
     """
 
     name = "docker"
 
-    def __init__(self, path: str, kind: Literal["buildkit", "classic", "podman"]) -> None:
+    def __init__(
+        self,
+        path: str,
+        kind: Literal["buildkit", "classic", "podman"],
+        *,
+        version: str = "1.41",
+        reason: str = "",
+    ) -> None:
         self._path = path
         self._kind = kind
+        self._version = version
+        self._reason = reason
 
     def __str__(self) -> str:
-        return f"{self._kind} behind {self._path}"
+        return f"{self._kind} behind {self._path}{self._reason and ', '}{self._reason}"
 
     def lacks(self, request: BuildRequest) -> str:
         """Return what needs BuildKit's own protocol."""
@@ -102,35 +124,42 @@ class DockerApi:
         dockerfile = read_dockerfile(request)
         logins = _read_logins(request)
         self._pull_private(dockerfile, request.target, logins)
-        if self._kind == "buildkit":
-            image = self._build_with_buildkit(request, dockerfile, report)
-        else:
-            image = self._build_classic(request, dockerfile, logins, report)
-        archive = folder / "image.tar"
+        layout = folder / "layout"
+        if self._kind != "buildkit":
+            self._save(self._build_classic(request, dockerfile, logins, report), layout, report)
+            return Reference(transport="oci", path=str(layout))
+        name = f"{SCRATCH_NAME}:{secrets.token_hex(8)}"
+        image = self._build_with_buildkit(request, name, dockerfile, report)
         try:
-            with (
-                self._request("GET", f"/images/{quote(image)}/get") as answer,
-                archive.open("wb") as file,
-            ):
-                shutil.copyfileobj(answer, file, _COPY_CHUNK)
+            self._save(image, layout, report)
         finally:
-            self._forget(image)
-        return Reference(transport="docker-archive", path=str(archive))
+            self._forget(name)
+        return Reference(transport="oci", path=str(layout))
 
-    def _forget(self, image: str) -> None:
-        """Remove BuildKit's image, whose cache is apart; the classic cache is its images."""
-        if self._kind == "buildkit":
-            with self._request("DELETE", f"/images/{quote(image)}?noprune=1"):
-                pass
+    def _save(self, image: str, layout: Path, report: Report) -> None:
+        """Fetch an image, while the daemon still packs it."""
+        report(Phase(name="save"))
+        with self._request("GET", f"/images/{quote(image)}/get") as answer:
+            write_saved(answer, layout)
+        report(Phase(name="save", state="done"))
+
+    def _forget(self, name: str) -> None:
+        """Remove BuildKit's image, whose cache is apart; the classic cache is its images.
+
+        By the name that we gave it: it may be an image of the user's, too, and by its id that
+        one would lose its own name.
+        """
+        with self._request("DELETE", f"/images/{quote(name)}?noprune=1"):
+            pass
 
     def _build_with_buildkit(
-        self, request: BuildRequest, dockerfile: Dockerfile, report: Report
+        self, request: BuildRequest, tag: str, dockerfile: Dockerfile, report: Report
     ) -> str:
-        """Build and return the image's id."""
+        """Build, give the image a name of ours and return its id."""
         log = SolveLog(dockerfile, request.target, report)
         identity = secrets.token_hex(16)
         name = _name_in_context(request)
-        query = {"version": "2", "buildid": identity, **_query(request, name)}
+        query = {"version": "2", "buildid": identity, "t": tag, **_query(request, name)}
         if request.is_remote:
             return self._follow(f"/build?{urlencode(query)}", {}, None, log)
         query["remote"] = "upload-request"
@@ -155,7 +184,8 @@ class DockerApi:
         query = urlencode({"version": "2", "buildid": identity, "remote": "upload-request"})
         try:
             with contextlib.closing(_Connection(self._path)) as connection:
-                connection.send_context(f"{_VERSION}/build?{query}", request, name, compressed=True)
+                path = self._versioned(f"/build?{query}")
+                connection.send_context(path, request, name, compressed=True)
                 connection.getresponse().read()
         except UsageError as error:
             problems.append(error)
@@ -244,10 +274,10 @@ class DockerApi:
                 if body:
                     request, name = body
                     connection.send_context(
-                        _versioned(path), request, name, compressed=False, headers=headers
+                        self._versioned(path), request, name, compressed=False, headers=headers
                     )
                 else:
-                    connection.request(method, _versioned(path), headers=headers or {})
+                    connection.request(method, self._versioned(path), headers=headers or {})
                 answer = connection.getresponse()
                 if answer.status >= 300:
                     raise _refusal(answer)
@@ -256,6 +286,9 @@ class DockerApi:
             raise ToolError(
                 f"the Docker daemon at {self._path} broke off: {error}", argv=["docker"]
             ) from error
+
+    def _versioned(self, path: str) -> str:
+        return (_PODMAN_VERSION if path.startswith("/libpod/") else f"/v{self._version}") + path
 
 
 class _Connection(http.client.HTTPConnection):
@@ -321,13 +354,33 @@ def answers(path: str) -> DockerApi | None:
             answer.read()
             if answer.status != 200:
                 return None
-            podman = "Libpod" in (answer.getheader("Server") or "")
-            if podman:
-                return DockerApi(path, "podman")
-            classic = os.environ.get("DOCKER_BUILDKIT") == "0"
-            return DockerApi(path, "classic" if classic else "buildkit")
-    except (OSError, http.client.HTTPException):
+            version = _common_version(answer.getheader("Api-Version") or "")
+            if "Libpod" in (answer.getheader("Server") or ""):
+                return DockerApi(path, "podman", version=version)
+            reason = _classic_reason(connection, version)
+            return DockerApi(
+                path, "classic" if reason else "buildkit", version=version, reason=reason
+            )
+    except (OSError, http.client.HTTPException, FormatError):
         return None
+
+
+def _common_version(newest: str) -> str:
+    """Return the API to speak with a daemon, given the newest that it knows."""
+    match = re.fullmatch(r"(\d+)\.(\d+)", newest)
+    known = min((int(match[1]), int(match[2])), _NEWEST) if match else _NEWEST
+    return f"{known[0]}.{known[1]}"
+
+
+def _classic_reason(connection: http.client.HTTPConnection, version: str) -> str:
+    """Return why a Docker daemon must build without BuildKit; empty when it need not."""
+    if os.environ.get("DOCKER_BUILDKIT") == "0":
+        return "as DOCKER_BUILDKIT=0 says"
+    connection.request("GET", f"/v{version}/info")
+    information = load(connection.getresponse().read(_MAX_MESSAGE), "what the daemon says")
+    if CONTAINERD_STORE in json.dumps(information.object().get("DriverStatus")):
+        return "as it keeps images in containerd; BuildKit takes docker-buildx there"
+    return ""
 
 
 def docker_sockets() -> list[str]:
@@ -348,10 +401,6 @@ def podman_sockets() -> list[str]:
 def _in_runtime_folder(name: str) -> list[str]:
     folder = os.environ.get("XDG_RUNTIME_DIR")
     return [f"{folder}/{name}"] if folder else []
-
-
-def _versioned(path: str) -> str:
-    return (_PODMAN_VERSION if path.startswith("/libpod/") else _VERSION) + path
 
 
 def _query(request: BuildRequest, name: str) -> dict[str, str]:

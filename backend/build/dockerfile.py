@@ -73,6 +73,11 @@ class Dockerfile:
     stages: tuple[Stage, ...]
     syntax: str = ""
 
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """What BuildKit calls the stages."""
+        return tuple(stage.name or f"stage-{n}" for n, stage in enumerate(self.stages))
+
     def needed(self, target: str = "") -> tuple[Stage, ...]:
         """Return the stages that a target is made of, in order.
 

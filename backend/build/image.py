@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import shutil
 import subprocess
-import tempfile
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backend.build.credentials import base_references, find_logins, write_auth_file
@@ -24,7 +20,8 @@ from backend.sources.opened import open_source
 from backend.transfer import copy_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from backend.build.request import BuildRequest
     from backend.events import Report
@@ -33,47 +30,59 @@ if TYPE_CHECKING:
     from backend.sif.ocisif import WrittenImage
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """What becomes of an image that was built.
+
+    Attributes:
+        target: The file to write.
+        tags: Where it is pushed, with its layers as the builder made them.
+    """
+
+    target: Path
+    tags: Sequence[Reference] = ()
+
+
 def build_image(
     request: BuildRequest,
-    target: Path,
+    product: Product,
+    folder: Path,
     *,
     builder: str,
-    tags: Sequence[Reference] = (),
     options: PullOptions,
     report: Report,
 ) -> WrittenImage:
-    """Build an image, write it to ``target`` and push it.
+    """Build an image, write it to its file and push it.
 
     Args:
         request: What to build.
-        target: The file to write.
+        product: What to make of it.
+        folder: Of :func:`backend.build.keeper.work_folder`.
         builder: The builder's name; empty for the best there is.
-        tags: Where the image is pushed, with its layers as the builder made them.
-        options: What to make of the result, and where logins are looked up.
+        options: What the file is to be like, and where logins are looked up.
         report: Gets the events.
 
     Raises:
-        ExistsError: ``target`` exists and ``options.overwrite`` is not set.
+        ExistsError: The file exists and ``options.overwrite`` is not set.
         BuildError: An instruction failed.
         ToolMissingError: Nobody can build here.
         BackendError: As :func:`backend.pull.pull_image`.
     """
-    if not options.overwrite and os.path.lexists(target):
+    if not options.overwrite and os.path.lexists(product.target):
         raise ExistsError(
-            f"build target {quoted(str(target))} already exists",
+            f"build target {quoted(str(product.target))} already exists",
             hint="choose another name, or overwrite it with -F",
         )
     chosen = choose(request, builder)
     report(Note(level="info", text=f"Building with {chosen.name}"))
-    with _work_folder() as folder:
-        bases = base_references(read_dockerfile(request).images(request.target))
-        logins = find_logins(bases, options.access.credentials)
-        request = replace(request, auth_folder=write_auth_file(logins, folder))
-        image = chosen.build(request, folder, report)
-        written = pull_image(image, target, options, report)
-        for tag in tags:
-            asyncio.run(_push(image, tag, options, report))
-        return written
+    bases = base_references(read_dockerfile(request).images(request.target))
+    logins = find_logins(bases, options.access.credentials)
+    request = replace(request, auth_folder=write_auth_file(logins, folder))
+    image = chosen.build(request, folder, report)
+    written = pull_image(image, product.target, options, report)
+    for tag in product.tags:
+        asyncio.run(_push(image, tag, options, report))
+    return written
 
 
 async def _push(image: Reference, target: Reference, options: PullOptions, report: Report) -> None:
@@ -105,13 +114,3 @@ def commit_time(context: Path) -> int | None:
         return None
     text = result.stdout.strip()
     return int(text) if result.returncode == 0 and text.isdecimal() else None
-
-
-@contextlib.contextmanager
-def _work_folder() -> Iterator[Path]:
-    """Give a folder for the builder's output and temporary files, and remove it afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="sifdeck-build-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

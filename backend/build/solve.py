@@ -57,6 +57,7 @@ class SolveLog:
 
     def __init__(self, dockerfile: Dockerfile, target: str, report: Report) -> None:
         self._report = report
+        self._stages = {name: index for index, name in enumerate(dockerfile.stage_names)}
         self._steps = Steps(dockerfile.needed(target), report)
         self._steps.total = 0  # BuildKit has no vertex for ENV and its like
         self._numbers: dict[str, int] = {}
@@ -65,7 +66,7 @@ class SolveLog:
 
     def vertices(self, snapshots: Iterable[Vertex]) -> None:
         """Take the snapshots of one message, which BuildKit sends in no order of its own."""
-        for vertex in sorted(snapshots, key=_order):
+        for vertex in sorted(snapshots, key=self._order):
             self._vertex(vertex)
 
     def _vertex(self, vertex: Vertex) -> None:
@@ -75,7 +76,7 @@ class SolveLog:
             return
         number = self._numbers.get(vertex.digest)
         if number is None:
-            number = self._steps.add(match[3], stage=match[1] or "")
+            number = self._steps.add(match[3], stage=_stage(match))
             self._numbers[vertex.digest] = number
         if vertex.error:
             self._steps.failed(number, vertex.error)
@@ -116,8 +117,15 @@ class SolveLog:
             ended = vertex.completed is not None
             self._report(Phase(name="export", state="done" if ended else "running"))
 
+    def _order(self, vertex: Vertex) -> tuple[int, int]:
+        """Return stage and number of a step; what is no step comes after all of them."""
+        match = _STEP.fullmatch(vertex.name)
+        if match is None:
+            return (sys.maxsize, 0)
+        return (self._stages.get(_stage(match), 0), int(match[2]))
 
-def _order(vertex: Vertex) -> int:
-    """Return the number of a step within its stage; what is no step comes after all of them."""
-    match = _STEP.fullmatch(vertex.name)
-    return int(match[2]) if match else sys.maxsize
+
+def _stage(match: re.Match[str]) -> str:
+    """Return the stage of a vertex; a platform may stand before it."""
+    words = (match[1] or "").lower().split()
+    return next((word for word in words if "/" not in word), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import stat
@@ -17,7 +18,7 @@ from backend.build.buildkit import (
     Buildx,
     buildctl_options,
     buildx_options,
-    buildx_problem,
+    find_buildx,
 )
 from backend.build.credentials import (
     auth_key,
@@ -26,6 +27,7 @@ from backend.build.credentials import (
     write_auth_file,
 )
 from backend.build.docker import DockerApi, docker_sockets
+from backend.build.program import GROUPS
 from backend.build.request import BuildRequest, parse_assignments, read_assignments
 from backend.errors import BuildError, ToolFailedError, ToolMissingError, UsageError
 from backend.events import Event, Step, ignore
@@ -33,6 +35,8 @@ from backend.oci.platform import parse_platform
 from backend.registry.credentials import Credentials, Login
 from backend.registry.secret import Secret
 from tests.backend.build.test_progress import RECORDED
+from tests.backend.build.test_saved import FIRST, old_archive
+from tests.support.images import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,13 +107,13 @@ class TestOptions:
         )
 
     def test_buildx(self, full: BuildRequest, tmp_path: Path) -> None:
-        assert buildx_options(full, tmp_path / "out") == [
+        assert buildx_options(full, "type=x", "--more") == [
             *("build", "--progress=rawjson", "--provenance=false"),
             *("--build-arg", "A=1", "--build-arg", "B=2", "--build-arg", "SOURCE_DATE_EPOCH=5"),
             *("--label", "l=x y", "--secret", "id=a,src=b", "--ssh", "default"),
             *("--target", "one", "--platform", "linux/arm64", "--network", "none"),
             *("--no-cache", "--pull"),
-            *("--output", f"type=oci,tar=false,dest={tmp_path}/out,rewrite-timestamp=true"),
+            *("--output", "type=x", "--more"),
             *("--file", f"{tmp_path}/ci/Dockerfile", str(tmp_path)),
         ]
 
@@ -135,6 +139,11 @@ def program(folder: Path, name: str, script: str) -> Path:
 
 class TestBuildkitClients:
     """Recorded answers, replayed by a script under the client's name."""
+
+    @pytest.fixture(autouse=True)
+    def work_folder(self, tmp_path: Path) -> None:
+        """Make of the test's folder one as a build has it."""
+        (tmp_path / GROUPS).mkdir()
 
     def request(self, folder: Path) -> BuildRequest:
         (folder / "Dockerfile").write_text("FROM a AS build\n\nRUN make all\n")
@@ -189,22 +198,82 @@ class TestBuildkitClients:
         with pytest.raises(ToolFailedError, match="no user namespaces"):
             builder.build(self.request(tmp_path), tmp_path, ignore)
 
+    def test_two_daemons_of_ours_have_a_folder_each(self, tmp_path: Path) -> None:
+        script = f'echo "$2" >> {tmp_path}/roots; exec sleep 1000'
+        daemon = program(tmp_path, "buildkitd", script)
+        inner = tmp_path / "inner"
+        (inner / GROUPS).mkdir(parents=True)
+        wanted = f"test -s {tmp_path}/roots"
+        client = program(tmp_path, "buildctl", f'case "$*" in *workers) {wanted};; esac')
+        builder = Buildctl(str(client), "", daemon=(str(daemon),))
+        with builder._running(tmp_path):
+            builder.build(self.request(inner), inner, ignore)
+        builder.build(self.request(inner), inner, ignore)
+        roots = (tmp_path / "roots").read_text().splitlines()
+        assert len(set(roots[:2])) == 2
+        assert roots[2] == roots[0]
+
+    def test_an_image_that_has_to_be_saved(self, tmp_path: Path) -> None:
+        archive = tmp_path / "saved.tar"
+        archive.write_bytes(old_archive(FIRST))
+        script = (
+            f'echo "$*" >> {tmp_path}/said; case "$1" in save) cat {archive};; '
+            "buildx) while test $# -gt 0; do test $1 = --iidfile && echo sha256:x > $2; shift; "
+            "done;; esac"
+        )
+        client = program(tmp_path, "docker", script)
+        found = Buildx(str(client), saves=True).build(self.request(tmp_path), tmp_path, ignore)
+        blobs = tmp_path / "layout" / "blobs" / "sha256"
+        assert found.transport == "oci"
+        assert (blobs / digest(FIRST).removeprefix("sha256:")).read_bytes() == FIRST
+        said = (tmp_path / "said").read_text().splitlines()
+        name = said[0].split("--tag ")[1].split()[0]
+        assert said[1:] == ["save sha256:x", f"image rm --no-prune {name}"]
+
+    def test_saving_fails(self, tmp_path: Path) -> None:
+        client = program(
+            tmp_path,
+            "docker",
+            'case "$1" in save) echo no space >&2; exit 1;; image) exit;; esac; '
+            "while test $# -gt 0; do test $1 = --iidfile && echo sha256:x > $2; shift; done",
+        )
+        with pytest.raises(ToolFailedError, match="no space"):
+            Buildx(str(client), saves=True).build(self.request(tmp_path), tmp_path, ignore)
+
     @pytest.mark.parametrize(
-        ("version", "driver", "problem"),
+        ("version", "driver", "store", "reason", "usable"),
         [
-            ("github.com/docker/buildx v0.14.1 59582a8", "docker-container", ""),
-            ("github.com/docker/buildx v0.12.1 59582a8", "docker-container", "0.12 is too old"),
-            ("github.com/docker/buildx v0.14.1 59582a8", "docker", "has the docker driver"),
-            ("", "docker", "docker has no buildx"),
+            ("v0.14.1 59582a8", "docker-container", "", "0.14, docker-container driver", True),
+            ("v0.12.1 59582a8", "docker-container", "", "0.12 is too old", False),
+            ("v0.14.1 59582a8", "docker", "[]", "0.14, docker driver", True),
+            ("", "docker", "", "docker has no buildx", False),
+            ("v0.14.1", "x\nError: no", "", "no builder that answers", False),
         ],
     )
     def test_which_buildx_will_do(
-        self, version: str, driver: str, problem: str, tmp_path: Path
+        self, version: str, driver: str, store: str, reason: str, usable: bool, tmp_path: Path
     ) -> None:
-        script = f'test "$2" = version && echo "{version}" || echo "Driver: {driver}"'
-        found = buildx_problem(str(program(tmp_path, "docker", script)))
-        assert problem in found
-        assert bool(found) == bool(problem)
+        script = (
+            f"case $2 in version) echo 'github.com/docker/buildx {version}';; "
+            f"inspect) printf 'Driver: {driver}\\n';; --format) echo '{store}';; esac"
+        )
+        builder, found = find_buildx(str(program(tmp_path, "docker", script)))
+        assert reason in found
+        assert (builder is not None) == usable
+
+    @pytest.mark.parametrize(("store", "saves"), [("containerd.snapshotter.v1", 0), ("x", 1)])
+    def test_the_docker_driver_writes_layouts_with_containerd(
+        self, store: str, saves: int, tmp_path: Path
+    ) -> None:
+        script = (
+            f'echo "$*" >> {tmp_path}/said; case $2 in version) echo v0.14.1;; '
+            f"inspect) echo 'Driver: docker';; --format) echo '[[\"t\",\"io.{store}\"]]';; esac"
+        )
+        builder, _ = find_buildx(str(program(tmp_path, "docker", script)))
+        assert builder
+        with contextlib.suppress(FileNotFoundError):  # this client writes no image id
+            builder.build(self.request(tmp_path), tmp_path, ignore)
+        assert ("type=docker" in (tmp_path / "said").read_text()) == bool(saves)
 
 
 class TestDetection:

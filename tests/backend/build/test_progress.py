@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.build.buildah import StepLog
-from backend.build.buildkit import feed_rawjson
+from backend.build.buildkit import RawJson
 from backend.build.docker import DOCKER
 from backend.build.dockerfile import parse_dockerfile
 from backend.build.solve import SolveLog
@@ -231,11 +231,19 @@ RECORDED = [
 
 
 class TestRawjson:
-    def test_a_recorded_build(self) -> None:
+    @pytest.mark.parametrize("indent", [None, 2])
+    def test_a_recorded_build(self, indent: int | None) -> None:
+        # buildctl prints an object a line; buildx 0.13 indents them.
+        as_printed = [
+            line
+            for entry in RECORDED
+            for line in json.dumps(json.loads(entry), indent=indent).splitlines()
+        ]
         happened: list[Event] = []
         log = SolveLog(DOCKERFILE, "", happened.append)
-        for line in ['#0 building with "x" instance', *RECORDED]:
-            feed_rawjson(line, log)
+        reader = RawJson(log)
+        for line in ['#0 building with "x" instance', *as_printed]:
+            reader.line(line)
         log.close()
         assert told(happened) == [
             (1, "waiting", 1),
@@ -258,8 +266,9 @@ class TestRawjson:
         log = SolveLog(DOCKERFILE, "", happened.append)
         name = "[build 2/2] RUN make   all"
         failed = {"digest": "sha256:r", "name": name, "error": 'process "make" did: exit code: 2'}
-        feed_rawjson(status(vertexes=[failed]), log)
-        feed_rawjson("ERROR: failed to solve: process did: exit code: 2", log)
+        reader = RawJson(log)
+        reader.line(status(vertexes=[failed]))
+        reader.line("ERROR: failed to solve: process did: exit code: 2")
         error = log.error("docker ended with status 1")
         assert error.message == "step 1 failed (line 3 of the Dockerfile): RUN make   all"
         assert error.why == 'process "make" did: exit code: 2'
@@ -267,7 +276,7 @@ class TestRawjson:
     def test_a_failure_before_any_step(self) -> None:
         log = SolveLog(DOCKERFILE, "", lambda _: None)
         failed = {"digest": "i", "name": "[internal] load metadata for h/a", "error": "401"}
-        feed_rawjson(status(vertexes=[failed]), log)
+        RawJson(log).line(status(vertexes=[failed]))
         assert log.error("status 1").why == "[internal] load metadata for h/a: 401"
 
     @given(st.text())
@@ -275,9 +284,16 @@ class TestRawjson:
         log = SolveLog(DOCKERFILE, "", lambda _: None)
         for line in (text, "{" + text, json.dumps({"vertexes": text, "logs": [text]})):
             try:
-                feed_rawjson(line, log)
+                RawJson(log).line(line)
             except FormatError:
                 continue
+
+    def test_an_object_without_an_end(self) -> None:
+        reader = RawJson(SolveLog(DOCKERFILE, "", lambda _: None))
+        for _ in range(8):
+            reader.line("{" + " " * ((1 << 20) - 1))
+        with pytest.raises(FormatError, match="has no end"):
+            reader.line(" ")
 
 
 def varint(number: int) -> bytes:
