@@ -11,8 +11,9 @@
     lock                                          held by the one process that serves
 
 No component of a repository's name starts with an underscore, so the names cannot meet.
-Every file is complete when its name appears (temporary file, rename), so a reader sees the
-old or the new state.  One process serves a folder (``lock``), on one thread, and each
+Every file is complete, and on the disk, when its name appears (temporary file, fsync,
+rename), so a reader sees the old or the new state, and what a client was told is there stays
+there when the machine stops.  One process serves a folder (``lock``), on one thread, and each
 method here runs from start to end without waiting: that is what makes concurrent pushes safe.
 """
 
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from backend.errors import ExistsError, FormatError
 from backend.labregistry.answers import RefusedError
 from backend.oci.digest import Digest, parse_digest
+from backend.staging import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +191,8 @@ class Storage:
             raise RefusedError(
                 400, "DIGEST_INVALID", f"the {upload.size} bytes do not have {digest}"
             )
-        upload.path.replace(self._bytes(digest))
+        os.fsync(upload.file.fileno())
+        _appear(upload.path, self._bytes(digest))
         self._mark(upload.name, "_blobs", digest)
         self.drop_upload(upload)
 
@@ -295,6 +298,7 @@ class Storage:
         marker = self._marker(name, kind, digest)
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
+        sync_folder(marker.parent)
 
     def _unmark(self, name: str, kind: str, digest: Digest) -> bool:
         """Remove a marker, and the bytes when no repository has them any more."""
@@ -312,8 +316,17 @@ class Storage:
         """Write a file so that it appears whole."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._root / "uploads" / secrets.token_hex(16)
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        _appear(temporary, path)
+
+
+def _appear(temporary: Path, path: Path) -> None:
+    """Give a file that is on the disk its name, for good."""
+    temporary.replace(path)
+    sync_folder(path.parent)
 
 
 def _names(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.labregistry.access import htpasswd_line
+from tests.support.images import digest
+from tests.support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +59,32 @@ def test_it_serves_on_loopback_and_ends_when_asked(tmp_path: Path) -> None:
     assert "for labs and tests, not for production" in told
     assert "Everybody" not in told
     assert "Traceback" not in told
+
+
+def test_a_kill_in_the_middle_of_an_upload_leaves_no_half_blob(tmp_path: Path) -> None:
+    root, whole = tmp_path / "root", b"x" * 100_000
+    name = digest(whole)
+    with serve("--root", str(root)) as (address, process):
+        registry = Registry(host=address, storage=root, log=Path(), headers={})
+        registry.push_blob("a", whole)
+        _, headers, _ = registry.request("POST", "/v2/a/blobs/uploads/", status=202)
+        where = headers["location"]
+        registry.request("PATCH", where, b"y" * 70_000, status=202)
+        # A second one is cut while its bytes come.
+        _, headers, _ = registry.request("POST", "/v2/a/blobs/uploads/", status=202)
+        host, _, port = address.rpartition(":")
+        with socket.create_connection((host, int(port))) as line:
+            head = f"PATCH {headers['location']} HTTP/1.1\r\nHost: x\r\nContent-Length: 99999"
+            line.sendall(f"{head}\r\n\r\n".encode() + b"z" * 50_000)
+            process.kill()
+            process.wait(60)
+    assert list((root / "uploads").iterdir())
+    with serve("--root", str(root)) as (address, _):
+        registry = Registry(host=address, storage=root, log=Path(), headers={})
+        assert registry.get_blob("a", name) == whole
+        assert registry.request("GET", where)[0] == 404  # begins anew, and the client can tell
+        assert not list((root / "uploads").iterdir())
+    assert [path.name for path in (root / "blobs/sha256").iterdir()] == [name.partition(":")[2]]
 
 
 def test_password_and_certificate(tmp_path: Path) -> None:

@@ -539,6 +539,32 @@ def test_a_full_disk_is_an_answer(
     assert (status, errors(body)) == (507, ["UNKNOWN"])
 
 
+def test_what_it_says_is_stored_is_on_the_disk(
+    embedded_registry: Registry, made: MadeImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each file is synced before it has its name, and its folder after."""
+    done: list[tuple[str, str]] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(fd: int) -> None:
+        done.append(("sync", str(Path(f"/proc/self/fd/{fd}").readlink())))
+        sync(fd)
+
+    def replaced(old: Path, new: Path) -> Path:
+        done.append((str(old), str(new)))
+        return replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    embedded_registry.push(made, "a", "v1")
+    named = [step for step in done if step[0] != "sync"]
+    assert len(named) >= len(made.blobs) + 3  # the manifest, its type, the tag
+    for old, new in named:
+        place = done.index((old, new))
+        assert ("sync", old) in done[:place]
+        assert ("sync", str(Path(new).parent)) in done[place:]
+
+
 # Who may do what
 
 
