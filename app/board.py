@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from backend.jobs import Job, Jobs, JobView
     from backend.progress import Progress
+    from backend.space import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +52,15 @@ class Board:
 
     Attributes:
         rows: One for each job.
-        place: What is free where images are kept, for the header of all screens.
+        looked_at: Numbers of failed jobs that somebody has looked at.
+        store: How full the place is where images are kept; None while nobody looked.
     """
 
     def __init__(self, jobs: Jobs) -> None:
         self.jobs = jobs
         self.rows: Sequence[JobRow] = ()
-        self.place = ""
+        self.looked_at: set[int] = set()
+        self.store: Store | None = None
         self._views: dict[int, JobView] = {}
         self._wanted: set[int] = set()
 
@@ -94,6 +97,13 @@ class Board:
     def active(self) -> list[JobRow]:
         """The jobs that run or wait, newest first."""
         return [row for row in self.rows if row.is_active]
+
+    @property
+    def unseen_failures(self) -> int:
+        """How many jobs failed that nobody has looked at."""
+        return sum(
+            row.state == "failed" and row.job.number not in self.looked_at for row in self.rows
+        )
 
     def count(self, *states: str) -> int:
         """Return how many jobs are in one of these states."""

@@ -121,6 +121,7 @@ class Deck(App[int]):
         super().__init__()
         self.desk = desk
         self.board = Board(desk.jobs)
+        self.board.looked_at = set(desk.memory.failures)
         self._profiles = dict(desk.config.profiles)
         self._watch: Watch | None = None
         self._looking = False
@@ -202,6 +203,8 @@ class Deck(App[int]):
     async def on_unmount(self) -> None:
         """Stop watching; wait for whatever still runs."""
         self.desk.memory.seen = self.desk.now()
+        there = {row.job.number for row in self.board.rows}
+        self.desk.memory.failures = sorted(self.board.looked_at & there)
         self.desk.memory.save()
         if self._watch:
             asyncio.get_running_loop().remove_reader(self._watch.fileno())
@@ -386,8 +389,12 @@ class Deck(App[int]):
 
     @work(group="clipboard")
     async def _copy(self, text: str) -> None:
-        place = await clipboard.copy(text, self)
-        self.notify(f"copied {len(text)} characters {place}", markup=False)
+        try:
+            way = await clipboard.copy(text, self)
+        except BackendError as error:
+            self.notify(f"{error.message}; {error.kept}", severity="warning")
+        else:
+            self.notify(f"copied {len(text)} characters by way of {way}")
 
     def action_pull(self) -> None:
         """Ask what to pull."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from app.commands import keys_of
 from app.memory import Memory
@@ -21,19 +20,14 @@ if TYPE_CHECKING:
     from backend.jobs import Jobs
     from backend.labs.workshop import Workshop
     from backend.registry.access import Access
+    from backend.space import Store
     from backend.tagcache import TagCache
 
 
-class DiskUsage(Protocol):
-    """What :func:`shutil.disk_usage` returns."""
+def _find_store(folder: Path) -> Store:
+    from backend.space import find_store
 
-    @property
-    def total(self) -> int:
-        """Bytes of the file system."""
-
-    @property
-    def free(self) -> int:
-        """Bytes that we may still write."""
+    return find_store(folder)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +43,7 @@ class Desk:
         memory: What the deck remembers between two runs.
         version: Ours.
         now: Seconds since 1970, UTC.
-        disk_usage: Total and free bytes of the file system of a folder.
+        find_store: How full a folder's file system or quota is.
         config: What the user and the site have set.
         in_tmux: Whether tmux can open windows for us.
         lab: The lab that this deck was started for; None outside labs.
@@ -64,7 +58,7 @@ class Desk:
     memory: Memory = field(default_factory=Memory)
     version: str = __version__
     now: Callable[[], float] = field(default=time.time)
-    disk_usage: Callable[[Path], DiskUsage] = field(default=shutil.disk_usage)
+    find_store: Callable[[Path], Store] = field(default=_find_store)
     config: Config = field(default_factory=Config)
     in_tmux: bool = False
     lab: Workshop | None = None

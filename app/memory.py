@@ -23,6 +23,7 @@ class Memory:
         path: The file; None keeps nothing.
         repositories: ``registry/repository`` or ``registry``, as the user added them.
         orders: Sort column of each view's list; a minus before it means turned round.
+        failures: Numbers of failed jobs that somebody has looked at.
         profile: The profile that a container was last run with.
         seen: When the deck was last closed, seconds since 1970; 0 when it never was.
     """
@@ -30,6 +31,7 @@ class Memory:
     path: Path | None = None
     repositories: list[str] = field(default_factory=list)
     orders: dict[str, str] = field(default_factory=dict)
+    failures: list[int] = field(default_factory=list)
     profile: str = ""
     seen: float = 0.0
 
@@ -53,6 +55,7 @@ def load_memory(path: Path) -> Memory:
         fields = json.loads(file.read(_MAX_BYTES))
     if not isinstance(fields, dict):
         fields = {}
+    failures = fields.get("failures")
     names, seen, profile = (fields.get(key) for key in ("repositories", "seen", "profile"))
     return Memory(
         path=path,
@@ -60,6 +63,9 @@ def load_memory(path: Path) -> Memory:
         if isinstance(names, list)
         else [],
         orders=_texts(fields.get("orders")),
+        failures=[number for number in failures if type(number) is int][-_MAX_NAMES:]
+        if isinstance(failures, list)
+        else [],
         profile=profile if isinstance(profile, str) else "",
         seen=float(seen) if isinstance(seen, int | float) else 0.0,
     )

@@ -147,8 +147,49 @@ def size_on_disk(size: int) -> int:
     return -(-size // _DISK_BLOCK) * _DISK_BLOCK
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """The place where images are kept, as its user may use it.
+
+    Attributes:
+        used: Bytes; on a file system without a quota also those of others.
+        total: Bytes.
+        is_quota: Whether ``total`` is what the user or the group may have there.
+    """
+
+    used: int
+    total: int
+    is_quota: bool = False
+
+    @property
+    def free(self) -> int:
+        """Bytes that may still be written."""
+        return max(0, self.total - self.used)
+
+
+def find_store(folder: Path) -> Store:
+    """Return how full a folder's file system is, or the quota where that has less left.
+
+    Raises:
+        OSError: It cannot be asked.
+    """
+    found = os.statvfs(folder)
+    total, free = found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+    stores = [Store(used=total - free, total=total)]
+    for answer in _quotas(folder):
+        hard, soft, used, *_, valid = map(int, _QUOTA.unpack(answer))
+        if valid & _BLOCK_LIMITS_VALID and (limit := hard or soft):
+            stores.append(Store(used=used, total=limit * _QUOTA_BLOCK, is_quota=True))
+    return min(stores, key=lambda store: store.free)
+
+
 def _quotas_left(folder: Path) -> Iterator[tuple[int | None, int | None]]:
     """Yield the bytes and files that the quotas of the user and the group leave."""
+    return map(_left, _quotas(folder))
+
+
+def _quotas(folder: Path) -> Iterator[bytes]:
+    """Yield what the kernel says of the quotas of the user and the group."""
     found = folder.stat()
     group = found.st_gid if found.st_mode & stat.S_ISGID else os.getgid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -157,7 +198,7 @@ def _quotas_left(folder: Path) -> Iterator[tuple[int | None, int | None]]:
         for kind, number in ((_USER, os.getuid()), (_GROUP, group)):
             answer = ctypes.create_string_buffer(_QUOTA.size)
             if not libc.syscall(_QUOTACTL_FD, fd, _GET_QUOTA | kind, number, answer):
-                yield _left(answer.raw)
+                yield answer.raw
     finally:
         os.close(fd)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from app.board import Board
     from app.desk import Desk
+    from backend.space import Store
 
 INSPECT_WIDTH = 100
 """Columns from which the image under the cursor is shown beside the list."""
@@ -49,6 +50,7 @@ class _Found(Message):
     images: Sequence[Image]
     running: frozenset[str]
     complete: bool
+    store: Store | None = None
 
 
 @dataclass
@@ -124,13 +126,14 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
             if worker.is_cancelled:
                 return
             self.post_message(_Found(images, running, complete=False))
-        self.post_message(_Found(images, running, complete=True))
+        # Also a file system may take its time to answer.
+        self.post_message(_Found(images, running, complete=True, store=_store(self.desk)))
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
         self._complete = event.complete
         if event.complete:
-            self.board.place = _free_space(self.desk)
+            self.board.store = event.store
             self.show_board()
         else:
             self._images, self._in_use = event.images, event.running
@@ -419,9 +422,8 @@ def _preview(image: Image) -> str:
     return f"{image.title}  {digest}{image.architecture}  {layers}  {size(image.size)}"
 
 
-def _free_space(desk: Desk) -> str:
+def _store(desk: Desk) -> Store | None:
     try:
-        usage = desk.disk_usage(desk.catalog.folders[0])
+        return desk.find_store(desk.catalog.folders[0])
     except OSError:
-        return ""
-    return f"free {size(usage.free)} of {size(usage.total)}"
+        return None

@@ -144,6 +144,7 @@ class JobsScreen(FilterScreen[JobRow]):
         self.show_command()
         row = self.roster.current
         row = self.board.want(row.job.number) if row else None
+        self._look_at(row)
         parts = self.query_one("#parts", List)
         detail, total = self.query_one("#detail", StatusLine), self.query_one("#total", StatusLine)
         if row is None:
@@ -161,6 +162,13 @@ class JobsScreen(FilterScreen[JobRow]):
         else:
             words = progress_words(progress) if progress and row.is_active else [_ended(row)]
             total.show("  ".join(words))
+
+    def _look_at(self, row: JobRow | None) -> None:
+        """Take a failed job out of what the header counts, once it is on the screen."""
+        seen = self.board.looked_at
+        if row and row.state == "failed" and self.is_current and row.job.number not in seen:
+            seen.add(row.job.number)
+            super().show_board()
 
     def subject(self) -> Mapping[str, str]:
         """Return the job under the cursor."""

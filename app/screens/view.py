@@ -31,7 +31,7 @@ from widgets.status_line import StatusLine
 from widgets.view_tabs import ViewTabs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
@@ -295,18 +295,11 @@ class ViewScreen(Screen[None]):
     def show_board(self) -> None:
         """Show how the jobs stand."""
         board = self.board
-        running, queued, failed = (board.count(state) for state in ("running", "queued", "failed"))
-        parts = [
-            f"{count} {word}"
-            for count, word in ((running, "running"), (queued, "queued"), (failed, "failed"))
-            if count
-        ]
-        jobs = "jobs " + (", ".join(parts) or "none")
         head = f"sifdeck {self.desk.version}  {self.desk.user}"
-        both = f"{board.place}   {jobs}"
-        fits = len(head) + len(both) + 4 <= self.size.width
-        self.query_one("#header", StatusLine).show(head, both if fits else jobs)
-        active = running + queued
+        self.query_one("#header", StatusLine).show(
+            head, _fitting(header_words(board), self.size.width - len(head) - 4)
+        )
+        active = len(board.active)
         self.query_one("#views", ViewTabs).show(self.TAB, {"jobs": str(active)} if active else {})
         if self.query("#dock"):
             from app.screens.dock import Dock
@@ -329,6 +322,35 @@ class ViewScreen(Screen[None]):
         """Show the keys of the pane that has the focus, and its command line."""
         self.show_keys()
         self.show_command()
+
+
+def header_words(board: Board) -> Iterator[str]:
+    """Yield what the header says of the store and the jobs, the longest first."""
+    words = {"running": "run", "queued": "wait", "failed": "fail"}
+    counts = {word: board.count(word) for word in words} | {"failed": board.unseen_failures}
+    long = ", ".join(f"{count} {word}" for word, count in counts.items() if count) or "none"
+    short = " ".join(f"{count} {words[word]}" for word, count in counts.items() if count) or "none"
+    store = board.store
+    if store:
+        full = f"{size(store.used)} of {size(store.total)}"
+        shown = (
+            f"quota {full}" if store.is_quota else f"free {size(store.free)} of {size(store.total)}"
+        )
+        share = store.used / store.total if store.total else 1.0
+        yield f"store {shown} [{bar(share, 10)}]   jobs {long}"
+        yield f"{shown}   jobs {long}"
+        yield f"{shown}   jobs {short}"
+    yield f"jobs {long}"
+    yield f"jobs {short}"
+
+
+def _fitting(texts: Iterable[str], width: int) -> str:
+    """Return the first text that fits, else the last."""
+    text = ""
+    for text in texts:
+        if len(text) <= width:
+            break
+    return text
 
 
 def job_line(row: JobRow) -> str:

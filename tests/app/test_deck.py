@@ -503,3 +503,41 @@ async def test_a_text_is_found_in_the_logs_of_all_jobs(app: Deck, jobs: Path) ->
         await pilot.press("escape", "escape", "escape")
         await settle(pilot)
         assert isinstance(app.screen, JobsScreen)
+
+
+async def test_the_header_has_host_store_and_jobs_at_every_width(app: Deck, jobs: Path) -> None:
+    write_job(jobs, 1, status=None)
+    write_job(jobs, 2, status=1, events=(Failed(message="no"),))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        head = "sifdeck 0.1.0  alice@login03"
+        assert line(app, "header") == f"{head} quota 41G of 100G   jobs 1 running, 1 failed"
+        for width, words in (
+            (72, "quota 41G of 100G   jobs 1 run 1 fail"),
+            (200, "store quota 41G of 100G [####------]   jobs 1 running, 1 failed"),
+            (60, "jobs 1 running, 1 failed"),
+        ):
+            await pilot.resize_terminal(width, 24)
+            await settle(pilot)
+            app._look()
+            assert line(app, "header") == f"{head} {words}"
+
+
+async def test_a_failure_counts_until_it_was_looked_at(
+    folder: Path, tmp_path: Path, jobs: Path
+) -> None:
+    for number in (1, 2):
+        write_job(jobs, number, status=1, events=(Failed(message="no"),))
+    desk = make_desk(folder, state=tmp_path / "state")
+    app = make_deck(desk)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert "2 failed" in line(app, "header")
+        await pilot.press("3")
+        await settle(pilot)
+        assert "1 failed" in line(app, "header")
+    assert desk.memory.failures == [2]
+    app = make_deck(desk)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert "1 failed" in line(app, "header")

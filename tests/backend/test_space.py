@@ -16,7 +16,7 @@ from backend.errors import ExitCode, SpaceError
 from backend.events import ignore
 from backend.pull import PullOptions, pull_image
 from backend.reference import parse
-from backend.space import Need, _left, check_space, free_room
+from backend.space import Need, Store, _left, check_space, find_store, free_room
 from tests.support.containers import SIFDECK
 from tests.support.images import Entry, image, layer, write_layout
 from tests.support.squashfs import need_root
@@ -181,3 +181,19 @@ def test_a_data_container_and_an_overlay_need_room(
         assert "there is not enough room in" in capsys.readouterr().err
     assert list(small.iterdir()) == []
     assert main(["overlay", "create", "--sparse", str(made)]) == ExitCode.OK
+
+
+def test_the_store_is_the_quota_where_that_has_less_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = os.statvfs(tmp_path)
+    plain = find_store(tmp_path)
+    assert plain.total == found.f_blocks * found.f_frsize
+    assert not plain.is_quota
+    answers: list[bytes] = []
+    monkeypatch.setattr("backend.space._quotas", lambda _folder: iter(answers))
+    answers.append(struct.pack("=8QI4x", 0, 0, 5, 0, 0, 0, 0, 0, 1))  # no limit
+    assert not find_store(tmp_path).is_quota
+    answers.append(struct.pack("=8QI4x", 0, 2, 1024, 0, 0, 0, 0, 0, 1))
+    assert find_store(tmp_path) == Store(used=1024, total=2048, is_quota=True)
+    assert find_store(tmp_path).free == 1024

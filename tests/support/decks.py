@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from textual.worker import WorkerCancelled
@@ -17,6 +16,7 @@ from backend.events import Event, encode
 from backend.jobs import Jobs
 from backend.jobs.identity import this_process
 from backend.registry.access import Access
+from backend.space import Store
 from backend.tagcache import TagCache
 from tests.support.imagefiles import write_native, write_ocisif
 
@@ -30,12 +30,6 @@ NOW = 1_730_000_000.0
 """The time in all decks of tests: 2024-10-27 03:33:20 UTC."""
 
 HOSTILE = "evil\x1b[31m\x1b]0;owned\x07[bold red]x[/]\u202egnp.sif"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Usage:
-    total: int
-    free: int
 
 
 def make_images(folder: Path) -> None:
@@ -63,7 +57,7 @@ def make_desk(folder: Path, *, state: Path, **more: Any) -> Desk:
         access=Access,
         tag_cache=TagCache(state / "tags"),
         now=lambda: NOW,
-        disk_usage=lambda _folder: _Usage(total=107 << 30, free=59 << 30),
+        find_store=lambda _folder: Store(used=41 << 30, total=100 << 30, is_quota=True),
         **more,
     )
 
