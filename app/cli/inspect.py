@@ -10,7 +10,7 @@ import click
 from app.cli.common import echo_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from backend.sif.inspection import Inspection, LayerDetail
 
@@ -24,9 +24,19 @@ if TYPE_CHECKING:
 @click.option("-s", "--startscript", is_flag=True, help="Show what `instance start` starts.")
 @click.option("-t", "--test", is_flag=True, help="Show the test script.")
 @click.option("-H", "--helpfile", is_flag=True, help="Show the image's help text.")
+@click.option("--app", metavar="NAME", help="Show these of one SCIF app; its labels by default.")
+@click.option("--list-apps", is_flag=True, help="List the image's SCIF apps.")
 @click.option("--all", "everything", is_flag=True, help="All of these, as JSON.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
-def inspect(image: Path, *, everything: bool, as_json: bool, **wanted: bool) -> None:
+def inspect(
+    image: Path,
+    *,
+    app: str | None,
+    list_apps: bool,
+    everything: bool,
+    as_json: bool,
+    **wanted: bool,
+) -> None:
     """Show what IMAGE, an OCI-SIF or a native SIF, says of itself; nothing is mounted or run.
 
     Without options: an overview.  The options are those of `singularity inspect`; with them,
@@ -36,14 +46,16 @@ def inspect(image: Path, *, everything: bool, as_json: bool, **wanted: bool) -> 
 
     found = inspect_file(image)
     chosen = [name for name, is_wanted in wanted.items() if is_wanted]
-    if everything:
-        echo_json(_attributes(found.attributes))
+    if app is not None:
+        _show_app(found, app, list(wanted) if everything else chosen or ["labels"], as_json)
+    elif list_apps:
+        _show_apps(found, as_json=as_json)
+    elif everything:
+        echo_json(_attributes(_with_apps(found)))
     elif chosen and as_json:
-        echo_json(
-            _attributes({key: found.attributes[key] for key in chosen if key in found.attributes})
-        )
+        echo_json(_attributes(_picked(found.attributes, chosen)))
     elif chosen:
-        for line in _chosen_lines(found, chosen):
+        for line in _chosen_lines(found.attributes, chosen, is_named=found.kind == "sif"):
             click.echo(line)
     elif as_json:
         echo_json(inspection_json(found))
@@ -56,18 +68,60 @@ def _attributes(attributes: object) -> dict[str, object]:
     return {"data": {"attributes": attributes}, "type": "container"}
 
 
-def _chosen_lines(found: Inspection, chosen: Iterable[str]) -> Iterator[str]:
+def _picked(attributes: Mapping[str, object], chosen: Iterable[str]) -> dict[str, object]:
+    return {key: attributes[key] for key in chosen if key in attributes}
+
+
+def _with_apps(found: Inspection) -> dict[str, object]:
+    """Return all attributes, those of the apps too where the file system can be read."""
+    from backend.errors import FormatError
+    from backend.sif.apps import apps_of
+
+    try:
+        apps = apps_of(found)
+    except FormatError:
+        apps = {}
+    return {**({"apps": apps} if apps else {}), **found.attributes}
+
+
+def _show_apps(found: Inspection, *, as_json: bool) -> None:
+    from backend.escape import one_line
+    from backend.sif.apps import apps_of
+
+    names = sorted(apps_of(found))
+    if as_json:
+        echo_json(_attributes({"apps": {name: {} for name in names}}))
+        return
+    for name in names:
+        click.echo(one_line(name))
+
+
+def _show_app(found: Inspection, name: str, chosen: list[str], as_json: bool) -> None:
+    from backend.sif.apps import app_of
+
+    app = app_of(found, name)
+    if as_json:
+        echo_json(_attributes({"apps": {name: _picked(app, chosen)}}))
+        return
+    for line in _chosen_lines(app, chosen, is_named=True):
+        click.echo(line)
+
+
+def _chosen_lines(
+    attributes: Mapping[str, object], chosen: Iterable[str], *, is_named: bool
+) -> Iterator[str]:
+    """Yield the attributes as text, with the names of scripts where there are several."""
     from backend.escape import one_line, printable
 
     for name in chosen:
-        if name == "labels":
-            for key, value in sorted(found.labels.items()):
-                yield f"{one_line(key)}: {one_line(value)}"
-            continue
-        attribute = found.attributes.get(name)
+        attribute = attributes.get(name)
         texts = attribute if isinstance(attribute, dict) else {"": attribute}
         for path, text in sorted(texts.items()):
-            if path and found.kind == "sif":
+            if name == "labels":
+                if isinstance(text, str):
+                    yield f"{one_line(path)}: {one_line(text)}"
+                continue
+            if path and is_named:
                 yield f"=== {one_line(path)} ==="
             if isinstance(text, str):
                 yield printable(text, limit=_LIMIT).rstrip("\n")

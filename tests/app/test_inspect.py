@@ -16,6 +16,7 @@ from backend.sif.ocisif import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 from tests.support.images import Entry, image, layer
 from tests.support.sifs import DEFINITION, JSON, SIGNATURE, Object, partition, sif
+from tests.support.squashed import write_sif
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -256,3 +257,65 @@ def test_broken_metadata(
     path.write_bytes(native(Object(kind=JSON, data=document, name=b"inspect-metadata.json")))
     assert main(["inspect", str(path)]) == 1
     assert "ERROR:   " in capsys.readouterr().err
+
+
+SCIF = {
+    "scif/apps/one/scif/runscript": "#!/bin/sh\necho one\n",
+    "scif/apps/one/scif/runscript.help": "The first\x1b[2J.\n",
+    "scif/apps/one/scif/env/01-base.sh": "A=1\n",
+    "scif/apps/one/scif/env/note.txt": "no script",
+    "scif/apps/one/scif/labels.json": '{"kind": "first"}',
+    "scif/apps/two/bin/tool": "x",
+    "scif/apps/file": "no app",
+}
+
+
+@pytest.fixture(params=["oci-sif", "sif", "recorded"])
+def with_apps(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An image with two apps, told by its files or by what its builder recorded."""
+    if request.param == "oci-sif":
+        return write_sif(
+            tmp_path / "x.sif", [Entry(name=k, data=v.encode()) for k, v in SCIF.items()]
+        )
+    path = tmp_path / "native.sif"
+    recorded: dict[str, Any] = json.loads(json.dumps(METADATA))
+    tree = squashfs(tmp_path, **SCIF)
+    if request.param == "recorded":
+        tree = b"hsqs nothing that anybody could read"
+        recorded["data"]["attributes"]["apps"] = {
+            "one": {
+                "runscript": SCIF["scif/apps/one/scif/runscript"],
+                "helpfile": SCIF["scif/apps/one/scif/runscript.help"],
+                "environment": {"/scif/apps/one/scif/env/01-base.sh": "A=1\n"},
+                "labels": {"kind": "first"},
+            },
+            "two": {},
+        }
+    metadata = Object(kind=JSON, data=json.dumps(recorded).encode(), name=b"inspect-metadata.json")
+    path.write_bytes(native(metadata, partition(tree, arch=b"02\0")))
+    return path
+
+
+def test_apps(with_apps: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--list-apps", with_apps) == "one\ntwo\n"
+    listed = run_json(capsys, "--list-apps", "--json", with_apps)
+    assert listed["data"]["attributes"] == {"apps": {"one": {}, "two": {}}}
+    assert run(capsys, "--app", "one", with_apps) == "kind: first\n"
+    assert run(capsys, "--app", "one", "-r", with_apps) == "#!/bin/sh\necho one\n"
+    assert run(capsys, "--app", "one", "-H", with_apps) == "The first\\x1b[2J.\n"
+    environment = run(capsys, "--app", "one", "-e", with_apps)
+    assert environment == "=== /scif/apps/one/scif/env/01-base.sh ===\nA=1\n"
+    found = run_json(capsys, "--app", "one", "-l", "--json", with_apps)
+    assert found["data"]["attributes"]["apps"] == {"one": {"labels": {"kind": "first"}}}
+    everything = run_json(capsys, "--all", with_apps)["data"]["attributes"]
+    assert set(everything["apps"]["one"]) == {"runscript", "helpfile", "environment", "labels"}
+    assert main(["inspect", "--app", "three", str(with_apps)]) == 11
+    error = capsys.readouterr().err
+    assert "the image has no app 'three'" in error
+    assert "it has 'one', 'two'" in error
+
+
+def test_an_image_without_apps(oci_sif: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "--list-apps", oci_sif) == ""
+    assert main(["inspect", "--app", "x", str(oci_sif)]) == 11
+    assert "it has no apps" in capsys.readouterr().err
