@@ -296,6 +296,55 @@ def test_processes_that_want_one_image_share_the_work(registry: Registry, tmp_pa
         assert log.count(f'"GET /v2/shared/blobs/{entry["digest"]}') == 1
 
 
+_CROWD = """
+import os, sys
+from pathlib import Path
+from backend.events import ignore
+from backend.pull import PullOptions, pull_image
+from backend.reference import parse
+from backend.registry.access import Access
+
+def pull(number):
+    os.read(gate, 1)  # ends when the parent closes the other end
+    reference = parse(sys.argv[1])
+    options = PullOptions(access=Access(plain_http=True))
+    pull_image(reference, Path(sys.argv[2], f"{number}.sif"), options, ignore)
+
+gate, opener = os.pipe()
+children = []
+for number in range(40):
+    child = os.fork()
+    if not child:
+        os.close(opener)
+        status = 1
+        try:
+            pull(number)
+            status = 0
+        finally:
+            os._exit(status)
+    children.append(child)
+os.close(opener)
+sys.exit(sum(os.waitpid(child, 0)[1] != 0 for child in children))
+"""
+
+
+def test_a_crowd_downloads_each_blob_once(registry: Registry, folder: Path, tmp_path: Path) -> None:
+    """Forty processes begin at once, each with a file of its own to write."""
+    made = images.image([layer(Entry(name=f"f{i}", data=os.urandom(1 << 20))) for i in range(3)])
+    registry.push(made, "crowd", "v1")
+    argv = [sys.executable, "-c", _CROWD, f"docker://{registry.host}/crowd:v1", str(folder)]
+    env = {**os.environ, "SIFDECK_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": "."}
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    files = list(folder.glob("*.sif"))
+    assert len(files) == 40
+    assert len({images.digest(file.read_bytes()) for file in files}) == 1
+    for blob in made.blobs:
+        assert len(registry.requests_for(f'"GET /v2/crowd/blobs/{blob}')) == 1
+    assert not list((tmp_path / "cache/partial").iterdir())
+
+
 def test_what_was_pulled_once_needs_no_network(registry: Registry, folder: Path) -> None:
     made = three_layers()
     registry.push_index("gone", "v1", (made, "linux/amd64"), (made, "linux/arm64"))
