@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backend.oci.digest import Digest
     from backend.oci.image import ImageConfig
     from backend.oci.platform import Platform
+    from backend.oci.source import Source
     from backend.registry.client import RegistryClient
 
 Standing = Literal["ok", "refused", "none", "needed", "unreachable"]
@@ -130,7 +131,7 @@ class State:
     is_secure: bool = True
 
 
-async def preview(client: RegistryClient, reference: Reference, wanted: Platform) -> Preview:
+async def preview(client: Source, reference: Reference, wanted: Platform) -> Preview:
     """Return what stands behind ``reference``; of several platforms, ``wanted`` or the first.
 
     Raises:
@@ -378,12 +379,7 @@ async def find_referrers(
     """
     top = await client.fetch_manifest(reference)
     there = reference.with_digest(top.digest)
-    found: list[Descriptor] = []
-    try:
-        index = await client.referrers(there, artifact_type)
-        found += parse_index(index.data).manifests
-    except NotFoundError:
-        pass  # nothing refers to it
+    found = list(await client.referrers(there, artifact_type))
     for suffix in ("sig", "att", "sbom"):
         tag = f"{top.digest.replace(':', '-')}.{suffix}"
         try:

@@ -20,11 +20,13 @@ from backend.errors import (
     FormatError,
     NetworkError,
     NotFoundError,
+    RegistryError,
     VerificationError,
 )
 from backend.escape import one_line
 from backend.oci import media
 from backend.oci.digest import digest_of, parse_digest
+from backend.oci.image import parse_index
 from backend.oci.json import load
 from backend.oci.source import RawManifest, RemoteImage, document_type, resolve, verify
 from backend.reference import Reference
@@ -53,6 +55,9 @@ _log = logging.getLogger(__name__)
 _PAGE = 1000
 _MAX_NAMES = 1_000_000
 _MAX_PAGE_BYTES = 8 << 20
+_NO_SUCH_INTERFACE = frozenset({400, 405, 501})
+"""Answers of registries to an address that they do not know, besides 404."""
+
 _LOST = "the image is damaged there: its owner has to push it again"
 _UNDISTRIBUTED = "its licence keeps this layer out of registries; ask the image's owner for it"
 _NEXT = re.compile(r'<([^<>]+)>\s*;[^,]*\brel="?next"?', re.IGNORECASE)
@@ -250,8 +255,10 @@ class RegistryClient:
         """Return None: what a registry has is not here."""
         return None
 
-    async def referrers(self, reference: Reference, artifact_type: str = "") -> RawManifest:
-        """Return the index of what refers to an image: signatures, SBOMs, attestations.
+    async def referrers(
+        self, reference: Reference, artifact_type: str = ""
+    ) -> tuple[Descriptor, ...]:
+        """Return what refers to an image: signatures, SBOMs, attestations.
 
         A registry without the referrers interface is asked for the tag that stands in for it.
 
@@ -260,49 +267,62 @@ class RegistryClient:
             artifact_type: Only what is of this type; registries need not heed it.
 
         Raises:
-            NotFoundError: Nothing refers to it.
-            BackendError: As :meth:`fetch_manifest`.
+            BackendError: As :meth:`tags`.
         """
         there = await self._home(reference)
         digest = reference.digest or digest_of(b"")
+        path = f"/v2/{there.repository}/referrers/{digest}"
         query = f"?{urlencode({'artifactType': artifact_type})}" if artifact_type else ""
-        target = f"/v2/{there.repository}/referrers/{digest}{query}"
-        scope = pull_scope(there)
-        headers = {"Accept": media.OCI_INDEX}
-        async with self.session.open(
-            "GET", there.registry, target, scope=scope, headers=headers
-        ) as response:
-            is_there = response.status_code == 200
-        if is_there:
-            _, data = await self.session.read(
-                there.registry,
-                target,
-                scope=scope,
-                what=f"referrers of {reference}",
-                accept=media.OCI_INDEX,
-            )
-            return RawManifest(data=data, media_type=media.OCI_INDEX, digest=digest_of(data))
-        tag = digest.replace(":", "-")
-        return await self.fetch_manifest(replace(reference, tag=tag, digest=None))
+        what = f"referrers of {there}"
+        found: list[Descriptor] = []
+        try:
+            async for data in self._pages(
+                there.registry, f"{path}{query}", pull_scope(there), what, accept=media.OCI_INDEX
+            ):
+                found += parse_index(data).manifests
+                if len(found) > _MAX_NAMES:
+                    raise FormatError(f"the {what} are more than {_MAX_NAMES:,}")
+        except (NotFoundError, RegistryError) as error:
+            if isinstance(error, RegistryError) and error.status not in _NO_SUCH_INTERFACE:
+                raise
+            tag = digest.replace(":", "-")
+            try:
+                raw = await self.fetch_manifest(replace(reference, tag=tag, digest=None))
+            except NotFoundError:
+                return ()
+            return parse_index(raw.data).manifests
+        return tuple(found)
 
     async def _list(
         self, registry: str, path: str, member: str, scope: str, what: str
     ) -> list[str]:
-        """Return an array of strings that comes in pages joined by Link headers."""
+        """Return an array of strings that comes in pages."""
         found: list[str] = []
-        seen = set()
-        target = f"{path}?n={_PAGE}"
-        while target and target not in seen:
-            seen.add(target)
-            headers, data = await self.session.read(
-                registry, target, scope=scope, what=what, limit=_MAX_PAGE_BYTES
-            )
+        async for data in self._pages(registry, f"{path}?n={_PAGE}", scope, what):
             names = load(data, what).get(member)
             found += [name.text() for name in names.items()] if names else []
             if len(found) > _MAX_NAMES:
                 raise FormatError(f"the {what} are more than {_MAX_NAMES:,}")
-            target = _next_target(headers.get("link", ""), path)
         return found
+
+    async def _pages(
+        self,
+        registry: str,
+        target: str,
+        scope: str,
+        what: str,
+        *,
+        accept: str = "application/json",
+    ) -> AsyncGenerator[bytes]:
+        """Yield documents joined by Link headers; a circle of them ends."""
+        path, seen = target.partition("?")[0], set()
+        while target and target not in seen:
+            seen.add(target)
+            headers, data = await self.session.read(
+                registry, target, scope=scope, what=what, accept=accept, limit=_MAX_PAGE_BYTES
+            )
+            yield data
+            target = _next_target(headers.get("link", ""), path)
 
 
 async def blob_bytes(

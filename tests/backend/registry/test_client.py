@@ -26,6 +26,7 @@ from backend.reference import parse
 from backend.registry.client import RegistryClient
 from backend.registry.credentials import Credentials, given_login
 from backend.registry.transport import Transport
+from tests.support.embedded import start_embedded
 from tests.support.flaky import Fault, flaky_proxy
 from tests.support.images import MadeImage, digest, image, index, layer
 from tests.support.registry import PASSWORD, USER, start_registry
@@ -134,6 +135,76 @@ async def test_tags_come_in_pages(registry: Registry, monkeypatch: pytest.Monkey
         found = await reading.tags(parse(f"docker://{registry.host}/client/tags"))
     assert len(found) == 30
     assert set(found) == tags
+
+
+def signature(about: MadeImage, note: str) -> bytes:
+    """Return the manifest of an artifact about an image."""
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": media.OCI_MANIFEST,
+        "artifactType": "application/x.signature",
+        "config": {"mediaType": media.OCI_EMPTY, "size": 2, "digest": digest(b"{}")},
+        "layers": [],
+        "subject": {
+            "mediaType": about.media_type,
+            "size": len(about.manifest),
+            "digest": about.digest,
+        },
+        "annotations": {"note": note},
+    }
+    return json.dumps(manifest).encode()
+
+
+async def test_all_pages_of_referrers_are_read(tmp_path: Path) -> None:
+    with start_embedded(tmp_path / "embedded") as running:
+        made = make("signed")
+        running.push(made, "signed")
+        running.push_blob("signed", b"{}")
+        for number in range(5):
+            data = signature(made, f"{number}" + "x" * 1_500_000)  # two fill a page
+            running.put_manifest("signed", digest(data), data, media.OCI_MANIFEST)
+        reference = parse(f"docker://{running.host}/signed@{made.digest}")
+        async with client() as reading:
+            found = await reading.referrers(reference, "application/x.signature")
+            assert sorted(one.annotations["note"][0] for one in found) == list("01234")
+            assert await reading.referrers(reference, "application/x.other") == ()
+
+
+@pytest.mark.parametrize("status", [404, 400, 405])
+async def test_a_tag_stands_in_for_the_list_of_referrers(registry: Registry, status: int) -> None:
+    """``sha256-HEX`` names an index, where a registry has no interface for them."""
+    made = make(f"signed {status}")
+    registry.push(made, "client/signed")
+    data = signature(made, "one")
+    entry = {
+        "mediaType": media.OCI_MANIFEST,
+        "size": len(data),
+        "digest": digest(data),
+        "artifactType": "application/x.signature",
+    }
+    listed = {"schemaVersion": 2, "mediaType": media.OCI_INDEX, "manifests": [entry]}
+    fault = Fault(path="referrers", kind="status", status=status, times=ALWAYS)
+    with flaky_proxy(registry.host, fault) as proxy:
+        reference = parse(f"docker://{proxy.host}/client/signed@{made.digest}")
+        async with client() as reading:
+            assert await reading.referrers(reference) == ()
+            registry.push_blob("client/signed", b"{}")
+            registry.put_manifest("client/signed", digest(data), data, media.OCI_MANIFEST)
+            tag = made.digest.replace(":", "-")
+            registry.put_manifest(
+                "client/signed", tag, json.dumps(listed).encode(), media.OCI_INDEX
+            )
+            (found,) = await reading.referrers(reference)
+            assert (found.digest, found.artifact_type) == (digest(data), entry["artifactType"])
+
+
+async def test_trouble_with_referrers_is_not_taken_for_none(registry: Registry) -> None:
+    fault = Fault(path="referrers", kind="status", status=500, times=ALWAYS)
+    with flaky_proxy(registry.host, fault) as proxy:
+        reference = parse(f"docker://{proxy.host}/client/signed@{digest(b'x')}")
+        async with client() as reading:
+            with pytest.raises(RegistryError, match="answered 500"):
+                await reading.referrers(reference)
 
 
 async def test_pages_that_lead_in_a_circle_end(registry: Registry) -> None:
