@@ -281,9 +281,9 @@ def _program_probes() -> list[_Probe]:
                 ("fuse2fs", ("fuse2fs",), "ext3 overlays cannot be mounted", "fuse2fs"),
                 (
                     "network",
-                    ("slirp4netns",),
+                    ("pasta", "slirp4netns"),
                     "--net is refused, but for --network none",
-                    "slirp4netns",
+                    "passt",
                 ),
             )
         ),

@@ -18,6 +18,7 @@ import termios
 
 from backend.runtime import inside, kernel
 from backend.runtime.capabilities import NAMES
+from backend.runtime.hooks import Hooks
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
@@ -60,14 +61,17 @@ def run(
     """
     namespaces = {entry["type"] for entry in document["linux"]["namespaces"]}
     flags = sum(flag for name, flag in _UNSHARED.items() if name in namespaces)
+    hooks = Hooks(document.get("hooks", {}), bundle) if "hooks" in document else None
     kernel.unshare(kernel.CLONE_NEWNS | flags, "namespaces")
     kernel.mount(None, "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     if "network" in namespaces:
         kernel.raise_loopback()
     if "hostname" in document:
         kernel.set_hostname(document["hostname"])
-    _mount_root(f"{bundle}/rootfs", document)
+    _mount_root(f"{bundle}/rootfs", document, hooks)
     process = document["process"]
+    if hooks:
+        hooks.call("startContainer")
     os.setsid()
     if terminal:
         _take_terminal(terminal, owner=0 if "user" in namespaces else process["user"]["uid"])
@@ -85,7 +89,7 @@ def join(document: dict[str, Any], terminal: socket.socket | None, filter_code: 
     _execute(document["process"])
 
 
-def _mount_root(root: str, document: dict[str, Any]) -> None:
+def _mount_root(root: str, document: dict[str, Any], hooks: Hooks | None) -> None:
     """Mount everything below ``root`` and make it our root."""
     kernel.bind(root, root)
     for entry in document["mounts"]:
@@ -95,6 +99,9 @@ def _mount_root(root: str, document: dict[str, Any]) -> None:
     for node in document["linux"].get("devices", []):
         target = inside.place(root, node["path"], as_folder=False)
         kernel.bind(node["path"], target)
+    if hooks:
+        hooks.call_outside()
+        hooks.call("createContainer")
     os.chdir(root)
     kernel.pivot_here()
     for path in document["linux"].get("maskedPaths", []):

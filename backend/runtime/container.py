@@ -68,8 +68,8 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
         cwd=os.getcwd(),
     )
     grants = _find_devices(options)
-    if grants.hooks and runtime.kind == "builtin":
-        raise LaunchError("the built-in runtime calls no hooks", hint="use crun or runc")
+    if runtime.kind == "builtin":
+        _check_hooks(grants)
     data = storage.find_data(options.binds)
     mounts = plan_mounts(options, identity, place, data, grants)
     container = _describe(runnable, options, identity, mounts, grants)
@@ -94,6 +94,17 @@ def _find_devices(options: RunOptions) -> Grants:
     return find_devices(options)
 
 
+def _check_hooks(grants: Grants) -> None:
+    from backend.runtime.hooks import CALLED
+
+    if unknown := grants.hooks.keys() - CALLED:
+        raise LaunchError(
+            f"the built-in runtime calls no {' or '.join(sorted(unknown))} hooks",
+            why="a device's CDI file asks for them",
+            hint="use crun or runc",
+        )
+
+
 def _choose_user(runnable: RunnableImage, options: RunOptions, caller: Caller) -> User:
     spec = "0" if options.fakeroot else options.user or runnable.user
     return find_user(runnable, spec) if spec else default_user(caller)
@@ -109,7 +120,7 @@ def _check(options: RunOptions, runtime: Engine, caller: Caller) -> None:
         raise UsageError("runc cannot keep the host's groups", hint="use crun or builtin")
     if options.keep_groups and caller.uid == 0:
         raise UsageError("--keep-groups is for ordinary users; root has no groups to keep")
-    if options.publish and options.network != "private":
+    if options.publish and not options.has_private_network:
         raise UsageError("a port can only be published from a private network", hint="add --net")
 
 
@@ -223,14 +234,15 @@ def _network(options: RunOptions) -> str:
     Raises:
         LaunchError: There is none.
     """
-    if options.network != "private":
+    if not options.has_private_network:
         return ""
-    program = host.find_program("slirp4netns")
+    wanted = ("pasta", "slirp4netns") if options.network == "private" else (options.network,)
+    program = host.find_program(*wanted)
     if not program:
         raise LaunchError(
             "cannot connect a private network",
-            why="slirp4netns is not installed",
-            hint="an administrator can install it (apt install slirp4netns); "
+            why=f"{' or '.join(wanted)} is not installed",
+            hint="an administrator can install it (apt install passt, or slirp4netns); "
             "--net --network none needs nothing",
         )
     return program

@@ -10,6 +10,7 @@ import os
 
 from backend.errors import UsageError
 from backend.escape import quoted
+from backend.runtime.plan import PRIVATE_DNS
 from backend.values import Value
 
 TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 STRICT = ("nosuid", "noexec", "nodev")
 _CDI_OPTIONS = frozenset({"ro", "rw", "noexec"})
 """Options of a mount in a CDI file that are taken over; the others are ours anyway."""
-_SLIRP_DNS = "10.0.2.3"
-"""Where slirp4netns answers questions for names."""
 
 
 class Place(Value):
@@ -200,7 +199,7 @@ def _host_folders(mounts: Mounts, options: RunOptions) -> None:
 def _network_files(mounts: Mounts, options: RunOptions) -> None:
     """Show how to find other hosts, unless the user has shown something else there."""
     taken = {bind.target for bind in options.binds} | options.no_mount
-    servers = options.dns or ((_SLIRP_DNS,) if options.network == "private" else ())
+    servers = options.dns or ((PRIVATE_DNS,) if options.has_private_network else ())
     if servers and "/etc/resolv.conf" not in taken:
         text = "".join(f"nameserver {address}\n" for address in servers)
         source: Source = {"kind": "text", "path": "", "offset": 0, "text": text}

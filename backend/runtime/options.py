@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     Action = Literal["run", "exec", "shell"]
+    Network = Literal["host", "none", "private", "pasta", "slirp4netns"]
 
 NO_MOUNT = frozenset({"proc", "sys", "tmp", "home", "cwd", "hostfs", "bind-paths"})
 """Names that --no-mount takes, besides paths."""
@@ -140,7 +141,7 @@ class RunOptions(Value):
         hostname: Empty for the host's.
         dns: Addresses of name servers; none for the host's file.
         share_pids: See the host's processes.
-        network: ``host``, ``none`` or ``private``.
+        network: ``host``, ``none``, ``private``, or a private one by the program that connects it.
         publish: Ports of a private network.
         devices: CDI names, or paths of device nodes.
         cdi_folders: Where CDI files are; none for the usual places.
@@ -183,12 +184,17 @@ class RunOptions(Value):
     hostname: str = ""
     dns: tuple[str, ...] = ()
     share_pids: bool = False
-    network: Literal["host", "none", "private"] = "host"
+    network: Network = "host"
     publish: tuple[Publish, ...] = ()
     devices: tuple[str, ...] = ()
     cdi_folders: tuple[str, ...] = ()
     gpu: frozenset[Literal["nv", "rocm"]] = frozenset()
     limits: Limits = Limits()
+
+    @property
+    def has_private_network(self) -> bool:
+        """Whether the container has a network of its own that reaches the world."""
+        return self.network not in {"host", "none"}
 
 
 def parse_binds(texts: tuple[str, ...]) -> tuple[Bind, ...]:
@@ -389,7 +395,9 @@ def parse_publish(texts: tuple[str, ...]) -> tuple[Publish, ...]:
         ports, _, protocol = text.partition("/")
         address, _, rest = ports.rpartition(":")[0].rpartition(":")
         numbers = (rest, ports.rpartition(":")[2])
-        if protocol not in {"", "tcp", "udp"} or not all(_is_port(number) for number in numbers):
+        address = address.removeprefix("[").removesuffix("]")
+        is_port = all(_is_port(number) for number in numbers) and _is_address(address or "::")
+        if protocol not in {"", "tcp", "udp"} or not is_port:
             raise UsageError(
                 f"not a port: {quoted(text, limit=60)}", hint="write -p HOST:CONTAINER[/udp]"
             )
@@ -463,15 +471,21 @@ def check_dns(text: str) -> tuple[str, ...]:
     """
     if not text:
         return ()
-    import ipaddress
-
     found = tuple(word.strip() for word in text.split(",") if word.strip())
     for word in found:
-        try:
-            ipaddress.ip_address(word)
-        except ValueError as error:
-            raise UsageError(f"not an address: {quoted(word, limit=60)}") from error
+        if not _is_address(word):
+            raise UsageError(f"not an address: {quoted(word, limit=60)}")
     return found
+
+
+def _is_address(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_hostname(name: str, *, own: bool) -> str:
@@ -493,21 +507,26 @@ def check_hostname(name: str, *, own: bool) -> str:
     return name
 
 
-def choose_network(wanted: str, *, own: bool) -> Literal["host", "none", "private"]:
+def choose_network(wanted: str, *, own: bool) -> Network:
     """Return which network ``--net`` and ``--network`` together ask for.
 
     Raises:
-        UsageError: There is no such network, or ``--net`` is missing.
+        UsageError: There is no such network.
     """
-    if wanted in {"", "host"}:
-        return "private" if own and not wanted else "host"
-    if wanted == "none":
-        return "none"
-    if wanted in {"private", "pasta", "slirp4netns"}:
-        return "private"
-    raise UsageError(
-        f"no such network: {quoted(wanted, limit=60)}", hint="it is host, none or private"
-    )
+    known: dict[str, Network] = {
+        "": "private" if own else "host",
+        "host": "host",
+        "none": "none",
+        "private": "private",
+        "pasta": "pasta",
+        "slirp4netns": "slirp4netns",
+    }
+    if wanted not in known:
+        raise UsageError(
+            f"no such network: {quoted(wanted, limit=60)}",
+            hint="it is host, none, private, pasta or slirp4netns",
+        )
+    return known[wanted]
 
 
 def check_number(text: str, option: str, low: float, high: float) -> float:

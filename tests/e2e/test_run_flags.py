@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -170,34 +169,6 @@ def test_names_and_networks(runtime: str, busybox: Path) -> None:
     assert len(alone.stdout.splitlines()) == 3  # two of heading, and lo
     shared = run("exec", "--runtime", runtime, "--no-pid", busybox, "ls", f"/proc/{os.getpid()}")
     assert shared.returncode == 0
-
-
-def test_cdi_devices(busybox: Path, tmp_path: Path) -> None:
-    (tmp_path / "library.so").write_text("lib\n")
-    edits = {
-        "deviceNodes": [{"path": "/dev/made-up", "hostPath": "/dev/null"}],
-        "mounts": [{"hostPath": f"{tmp_path}/library.so", "containerPath": "/opt/library.so"}],
-        "env": ["CARD=one"],
-        "hooks": [{"hookName": "createRuntime", "path": "/bin/sh",
-                   "args": ["sh", "-c", f"cat >{tmp_path}/hooked"]}],
-    }  # fmt: skip
-    document = {
-        "cdiVersion": "0.6.0",
-        "kind": "example.com/card",
-        "devices": [{"name": "one", "containerEdits": edits}],
-        "containerEdits": {"env": ["ALL=yes"]},
-    }
-    (tmp_path / "card.json").write_text(json.dumps(document))
-    flags: Words = ["--device", "example.com/card=one", "--cdi-dirs", tmp_path]
-    script = "echo $CARD $ALL; cat /opt/library.so; echo x >/dev/made-up; ls -l /dev/made-up"
-    done = run("exec", "--runtime", "crun", *flags, busybox, "sh", "-c", script)
-    assert done.stdout.startswith("one yes\nlib\ncrw"), done.stderr
-    assert json.loads((tmp_path / "hooked").read_text())["status"] == "created"
-    wrong = run("exec", "--device", "example.com/card=two", "--cdi-dirs", tmp_path, busybox, "true")
-    assert wrong.returncode == 2
-    assert "example.com/card=one" in wrong.stderr
-    plain = run("exec", "--device", "/dev/loop-control", busybox, "ls", "/dev/loop-control")
-    assert plain.returncode == 0
 
 
 @pytest.mark.parametrize(
