@@ -15,7 +15,6 @@ import io
 import os
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
@@ -36,7 +35,7 @@ from backend.sif.writer import LayerFile
 from backend.space import Need, check_space
 from backend.squashfs.inode import Attributes, Directory, Inode, Kind
 from backend.squashfs.writer import SquashfsWriter
-from backend.staging import StagedFile
+from backend.staging import StagedFile, StagedFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,7 +81,7 @@ def create_overlay(path: Path, new: NewOverlay) -> None:
     check_space([Need(folder=folder, size=size, purpose="the overlay", is_file=True)])
     if not path.exists():
         with StagedFile(path, mode=0o600) as staged:
-            _make_filesystem(staged.fd, 0, path.parent, new)
+            _make_filesystem(staged.fd, 0, path, new)
             staged.commit()
         return
     with SifFile(path) as sif:
@@ -120,7 +119,7 @@ def _add_layer(path: Path, image: OciSif, new: NewOverlay) -> None:
         drop_documents(editor, image)
         found = editor.add_written(
             NewObject(kind=DataType.OCI_BLOB, alignment=LAYER_ALIGNMENT),
-            lambda fd, start: _make_filesystem(fd, start, path.parent, new),
+            lambda fd, start: _make_filesystem(fd, start, path, new),
         )
         overlay = Descriptor(media_type=media.EXT3_LAYER, size=found.size, digest=found.digest())
         layers = [*image.manifest.layers, overlay]
@@ -133,11 +132,11 @@ def _add_partition(path: Path, new: NewOverlay) -> None:
         extra = Partition(fs=FileSystem.EXT3, kind=PartitionKind.OVERLAY, architecture=arch).pack()
         editor.add_written(
             NewObject(kind=DataType.PARTITION, extra=extra),
-            lambda fd, start: _make_filesystem(fd, start, path.parent, new),
+            lambda fd, start: _make_filesystem(fd, start, path, new),
         )
 
 
-def _make_filesystem(fd: int, start: int, folder: Path, new: NewOverlay) -> int:
+def _make_filesystem(fd: int, start: int, path: Path, new: NewOverlay) -> int:
     """Make an ext3 file system at a position of a file and return its size in bytes."""
     program = shutil.which("mkfs.ext3", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     if program is None:
@@ -150,7 +149,7 @@ def _make_filesystem(fd: int, start: int, folder: Path, new: NewOverlay) -> int:
     os.ftruncate(fd, start + size)
     if not new.is_sparse:
         os.posix_fallocate(fd, start, size)
-    with _skeleton(folder, new.folders) as skeleton:
+    with _skeleton(path, new.folders) as skeleton:
         argv = [program, "-q", "-F", "-E", f"offset={start},nodiscard", "-d", skeleton]
         argv += [f"/proc/{os.getpid()}/fd/{fd}", f"{new.size_mib}M"]
         asyncio.run(run_tool(argv, timeout_s=_MKFS_S))
@@ -159,17 +158,17 @@ def _make_filesystem(fd: int, start: int, folder: Path, new: NewOverlay) -> int:
 
 
 @contextlib.contextmanager
-def _skeleton(folder: Path, wanted: Sequence[str]) -> Iterator[str]:
-    """Give a folder with what stands in a new overlay."""
+def _skeleton(path: Path, wanted: Sequence[str]) -> Iterator[str]:
+    """Give a folder beside the image with what stands in a new overlay."""
     # Owners that do not fit into 16 bits are not kept by every tool: let everybody write then.
     mode = 0o777 if max(os.geteuid(), os.getegid()) > 0xFFFF else 0o755
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".sifdeck-overlay.") as name:
-        top = Path(name)
-        for place in ("upper", "work", *(f"upper/{_inside(path)}" for path in wanted)):
+    with StagedFolder(path.absolute().with_name(f"{path.name}.skeleton")) as staged:
+        top = staged.path
+        for place in ("upper", "work", *(f"upper/{_inside(name)}" for name in wanted)):
             (top / place).mkdir(parents=True, exist_ok=True)
-        for path in (top, *top.rglob("*")):
-            path.chmod(mode)
-        yield name
+        for folder in (top, *top.rglob("*")):
+            folder.chmod(mode)
+        yield str(top)
 
 
 def _inside(path: str) -> PurePosixPath:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import mmap
 import os
@@ -215,6 +216,21 @@ def test_changes_of_several_processes_add_up(path: Path) -> None:
     with SifFile(path) as file:
         assert len(file.descriptors) == 5
         assert len({one.offset for one in file.descriptors}) == 5
+
+
+def test_whoever_is_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    path, added = tmp_path / "x.sif", tmp_path / "object"
+    path.write_bytes(sif(partition(b"root"), capacity=3))
+    added.write_bytes(b"data" * 1000)
+    argv = [sys.executable, "-m", "tests.support.killing", str(path), str(added)]
+    root = Path(edit.__file__).parents[2]
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=True)
+    lines, *states = done.stdout.split()
+    before = path.read_bytes()
+    add(path, added.read_bytes())
+    assert int(lines) > 100
+    assert states == [hashlib.sha256(one).hexdigest() for one in (before, path.read_bytes())]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["home", "object", "x.sif"]
 
 
 def test_what_is_no_sif(tmp_path: Path) -> None:
