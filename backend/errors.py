@@ -236,8 +236,8 @@ class BuildError(BackendError):
 class ToolError(BackendError):
     """A program that we ran did not do its work."""
 
-    def __init__(self, message: str, *, argv: Sequence[str], hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, *, argv: Sequence[str], why: str = "", hint: str = "") -> None:
+        super().__init__(message, why=why, hint=hint)
         self.argv = tuple(argv)
 
 

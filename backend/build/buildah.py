@@ -43,6 +43,8 @@ _ERROR = re.compile(r'(?:Error: )?(?:error )?building at STEP ".*": (?:error )?(
 
 _BASE = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE)
 
+_IMAGE_ID = re.compile(r"[0-9a-f]{64}")
+
 _MAX_ERROR = 4000
 """Characters of an error that spans several lines."""
 
@@ -50,6 +52,9 @@ _MARK = "--cgroup-parent"
 """The option whose value a working container's record repeats.  Without cgroups, which chroot
 isolation does without, it has no other effect."""
 
+
+_HEREDOCS = (1, 33)
+"""The first version that knows them; earlier ones take their lines for instructions."""
 
 _RECORD = "builder.json"
 """The file, in the folder of a build, with what it takes to remove its containers."""
@@ -90,9 +95,21 @@ class Buildah:
     def __init__(self, program: str) -> None:
         self.name = program
 
-    def lacks(self, request: BuildRequest) -> str:  # noqa: ARG002  (it takes everything)
+    def lacks(self, request: BuildRequest) -> str:
         """Return what it cannot do of the request."""
-        return ""
+        line = read_dockerfile(request).heredoc_line(request.target)
+        version = self._engine() if line else _HEREDOCS
+        if version >= _HEREDOCS:
+            return ""
+        shown = ".".join(map(str, version))
+        return f"the heredoc in line {line} of the Dockerfile takes buildah 1.33, this is {shown}"
+
+    def _engine(self) -> tuple[int, int]:
+        """Return the version of buildah that it is, or has in it."""
+        words = {"podman": ["info", "--format", "{{.Host.BuildahVersion}}"]}
+        argv = [self.name, *words.get(self.name, ["--version"])]
+        match = re.search(r"\b(\d+)\.(\d+)", output_of(argv, environment={})[1])
+        return (int(match[1]), int(match[2])) if match else (0, 0)
 
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
         """Build in the user's own store, whose layers are the cache of the next build."""
@@ -229,6 +246,7 @@ class StepLog:
         self._steps = Steps(dockerfile.needed(target), report)
         self._number = 0
         self._place = ("", 0, 0)
+        self._is_over = False
         self._error = ""
         self._base = ""
         self.good: tuple[str, int] | None = None
@@ -251,7 +269,7 @@ class StepLog:
                 self._steps.output(self._number, text)
         elif self._error and not self._number:
             self._error = f"{self._error} {text}"[:_MAX_ERROR]  # such as what git said
-        elif not self._wording.noise.fullmatch(text):
+        elif not self._is_noise(text):
             self._steps.output(self._number, text)
 
     def error(self, fallback: str) -> BackendError:
@@ -279,11 +297,18 @@ class StepLog:
         if base:
             self.good = None
         self._number = self._steps.add(instruction)
+        self._is_over = False
         self._steps.begin(self._number)
 
     def _finish_step(self) -> None:
+        self._is_over = True
         if self._number:
             self._steps.done(self._number)
+
+    def _is_noise(self, text: str) -> bool:
+        """Tell whether a line says nothing to a person; podman's last word is an image id."""
+        ended = self._is_over and _IMAGE_ID.fullmatch(text)
+        return bool(ended or self._wording.noise.fullmatch(text))
 
     def _is_next(self, stage: str, number: int, total: int) -> bool:
         """Tell whether a STEP line can be the builder's: a program may print one as well."""

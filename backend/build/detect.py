@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from backend.build.buildah import Buildah
 from backend.build.buildkit import Buildctl, buildkit_sockets, find_buildx
 from backend.build.docker import answers, docker_sockets, podman_sockets
-from backend.errors import ToolMissingError, UsageError
+from backend.errors import BackendError, ToolMissingError, UsageError
 from backend.escape import quoted
 from backend.runtime.host import find_map_tools, find_program
 from backend.runtime.identity import read_caller
@@ -68,25 +68,43 @@ def choose(request: BuildRequest, name: str = "") -> Builder:
         name: The one that the user wants; empty means the best.
 
     Raises:
-        UsageError: There is no such builder, or it cannot do what is asked for.
+        UsageError: There is no such builder, or none here can do what is asked for.
         ToolMissingError: The one that is wanted is not here, or none is.
     """
     if name and name not in NAMES:
         raise UsageError(f"there is no builder {quoted(name)}", hint=f"known: {', '.join(NAMES)}")
-    reasons = []
+    reasons, able = [], False
     for candidate in candidates():
         if name not in {"", candidate.name}:
             continue
         lack = candidate.builder.lacks(request) if candidate.builder else ""
         if candidate.builder and not lack:
             return candidate.builder
-        if candidate.builder and name:
-            raise UsageError(f"{name}: {lack}", hint="another builder may: leave out --builder")
+        able = able or candidate.builder is not None
         reasons.append(f"{candidate.name}: {lack or candidate.reason}")
-    raise ToolMissingError(
+    raise _refusal(name, reasons, able=able)
+
+
+def _refusal(name: str, reasons: Sequence[str], *, able: bool) -> BackendError:
+    """Return the error for when no builder will do.
+
+    Args:
+        name: The one that was wanted; empty for any.
+        reasons: Why each will not.
+        able: Whether one is here that could build something else.
+    """
+    why = "; ".join(reasons)
+    if able and name:
+        return UsageError(
+            f"{name} cannot build this", why=why, hint="leave out --builder: another one may"
+        )
+    if able:
+        return UsageError("no builder here can build this", why=why)
+    return ToolMissingError(
         f"the builder {name} cannot be used here" if name else "no builder can be used here",
         argv=[name or "build"],
-        hint=f"{install_hint()} ({'; '.join(reasons)})",
+        why=why,
+        hint=install_hint(),
     )
 
 

@@ -26,6 +26,7 @@ import re
 import secrets
 import socket
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import quote, urlencode
@@ -56,7 +57,44 @@ _log = logging.getLogger(__name__)
 
 _NEWEST = (1, 51)
 """The newest API that was tried, of Docker 28; a daemon may ask for a newer one than 1.40."""
-_PODMAN_VERSION = "/v4.0.0"
+_OLDEST = (1, 41)
+"""Of Docker 20.10."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Limits:
+    """What a kind of daemon cannot do, and what can.
+
+    Attributes:
+        mounts: The mounts of ``RUN`` that it has not; None for all.
+        mounts_take: What has them.
+        heredocs: The first version that knows them.
+        heredocs_take: What that is.
+    """
+
+    mounts: tuple[str, ...] | None
+    mounts_take: str
+    heredocs: tuple[int, int]
+    heredocs_take: str
+
+
+_LIMITS = {
+    # BuildKit asks its client for these, and we are none.
+    "buildkit": _Limits(
+        mounts=("secret", "ssh"),
+        mounts_take="docker-buildx",
+        heredocs=(1, 42),
+        heredocs_take="Docker 23",
+    ),
+    # It drops the lines of a heredoc in silence.
+    "classic": _Limits(
+        mounts=None, mounts_take="BuildKit", heredocs=(1 << 16, 0), heredocs_take="BuildKit"
+    ),
+    "podman": _Limits(mounts=(), mounts_take="", heredocs=(4, 8), heredocs_take="Podman 4.8"),
+}
+
+_PODMAN_VERSION, _PODMAN_DOCKER_VERSION = "/v4.0.0", "/v1.41"
+"""Of Podman's own API and of Docker's, as Podman 4 and later speak them."""
 
 _CHUNK = 1 << 16
 _TIMEOUT_S = 10.0
@@ -79,7 +117,7 @@ DOCKER = Wording(
     cached=re.compile(r" ---> Using cache"),
     result=re.compile(r" ---> ([0-9a-f]{12})"),
     noise=re.compile(
-        r" ---> (?:Running in .*)?|Removing intermediate container .*|Successfully .*|"
+        r" ---> (?:Running in .*|Removed .*)?|Removing intermediate container .*|Successfully .*|"
     ),
 )
 
@@ -90,7 +128,7 @@ class DockerApi:
     Args:
         path: Its socket.
         kind: What builds behind it.
-        version: Of the API that it is asked in.
+        version: Of the API that it is asked in; of Podman, its own.
         reason: Why it is the classic builder; empty for the others.
     """
 
@@ -113,10 +151,19 @@ class DockerApi:
         return f"{self._kind} behind {self._path}{self._reason and ', '}{self._reason}"
 
     def lacks(self, request: BuildRequest) -> str:
-        """Return what needs BuildKit's own protocol."""
+        """Return what needs BuildKit's own protocol, BuildKit at all, or a newer one."""
         for what, wanted in (("--secret", request.secrets), ("--ssh", request.ssh)):
             if wanted:
                 return f"{what} cannot be passed through the Docker API"
+        dockerfile, limits = read_dockerfile(request), _LIMITS[self._kind]
+        where = "in line {} of the Dockerfile takes {}; this is {}"
+        if line := dockerfile.mount_line(limits.mounts, request.target):
+            return f"the mount {where.format(line, limits.mounts_take, self)}"
+        line = dockerfile.heredoc_line(request.target)
+        if self._kind == "buildkit" and dockerfile.syntax:
+            line = 0  # that one knows them
+        if line and _numbers(self._version) < limits.heredocs:
+            return f"the heredoc {where.format(line, limits.heredocs_take, self)}"
         return ""
 
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
@@ -288,7 +335,10 @@ class DockerApi:
             ) from error
 
     def _versioned(self, path: str) -> str:
-        return (_PODMAN_VERSION if path.startswith("/libpod/") else f"/v{self._version}") + path
+        if self._kind == "podman":
+            prefix = _PODMAN_VERSION if path.startswith("/libpod/") else _PODMAN_DOCKER_VERSION
+            return prefix + path
+        return f"/v{self._version}{path}"
 
 
 class _Connection(http.client.HTTPConnection):
@@ -354,9 +404,10 @@ def answers(path: str) -> DockerApi | None:
             answer.read()
             if answer.status != 200:
                 return None
-            version = _common_version(answer.getheader("Api-Version") or "")
             if "Libpod" in (answer.getheader("Server") or ""):
-                return DockerApi(path, "podman", version=version)
+                podman = _numbers(answer.getheader("Libpod-API-Version") or "")
+                return DockerApi(path, "podman", version=f"{podman[0]}.{podman[1]}")
+            version = _common_version(answer.getheader("Api-Version") or "")
             reason = _classic_reason(connection, version)
             return DockerApi(
                 path, "classic" if reason else "buildkit", version=version, reason=reason
@@ -367,9 +418,13 @@ def answers(path: str) -> DockerApi | None:
 
 def _common_version(newest: str) -> str:
     """Return the API to speak with a daemon, given the newest that it knows."""
-    match = re.fullmatch(r"(\d+)\.(\d+)", newest)
-    known = min((int(match[1]), int(match[2])), _NEWEST) if match else _NEWEST
-    return f"{known[0]}.{known[1]}"
+    major, minor = min(_numbers(newest), _NEWEST)
+    return f"{major}.{minor}"
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else _OLDEST
 
 
 def _classic_reason(connection: http.client.HTTPConnection, version: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from backend.errors import NotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from backend.build.request import BuildRequest
 
@@ -21,7 +21,9 @@ MAX_BYTES = 4 << 20
 """Bytes of a Dockerfile that we look at."""
 
 _DIRECTIVE = re.compile(r"#\s*([A-Za-z]+)\s*=\s*(\S+)\s*")
-_HEREDOC = re.compile(r"<<-?\s*([\"']?)([A-Za-z_]\w*)\1")
+_HEREDOC = re.compile(r"\s\d*<<-?([\"']?)([^\s\"'<]+)\1(?=\s|$)")
+_MOUNT = re.compile(r"\s--mount=(\S+)")
+_MOUNT_TYPE = re.compile(r"(?:^|,)type=([^,]+)")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)(?::?([-+])([^}]*))?\})")
 _FROM = re.compile(r"FROM\s+(?:--\S+\s+)*(\S+)(?:\s+AS\s+(\S+))?", re.IGNORECASE)
 _SOURCE = re.compile(r"--(?:from=|mount=\S*?\bfrom=)([^\s,]+)")
@@ -36,12 +38,22 @@ class Instruction:
         keyword: In capitals.
         text: The whole instruction in one line, keyword included, blanks collapsed.
         stage: The stage it is in, from 0; -1 before the first ``FROM``.
+        heredocs: Whether lines of text follow it.
     """
 
     line: int
     keyword: str
     text: str
     stage: int
+    heredocs: bool = False
+
+    @property
+    def mounts(self) -> tuple[str, ...]:
+        """The types of its ``--mount`` options."""
+        if self.keyword != "RUN":
+            return ()
+        types = [_MOUNT_TYPE.search(options) for options in _MOUNT.findall(self.text)]
+        return tuple(found[1] if found else "bind" for found in types)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +104,26 @@ class Dockerfile:
                 stage = self.stages[index]
                 wanted |= {self._index(name, index) for name in (stage.base, *stage.sources)}
         return tuple(stage for index, stage in enumerate(self.stages) if index in wanted)
+
+    def heredoc_line(self, target: str = "") -> int:
+        """Return the first line with a heredoc that a target needs; 0 for none."""
+        return next((one.line for one in self._instructions(target) if one.heredocs), 0)
+
+    def mount_line(self, types: Collection[str] | None = None, target: str = "") -> int:
+        """Return the first line with a mount that a target needs; 0 for none.
+
+        Args:
+            types: Which mounts count; None for all.
+            target: A stage's name or number; empty means the last.
+        """
+        for one in self._instructions(target):
+            if any(types is None or mount in types for mount in one.mounts):
+                return one.line
+        return 0
+
+    def _instructions(self, target: str) -> Iterator[Instruction]:
+        for stage in self.needed(target):
+            yield from stage.instructions
 
     def images(self, target: str = "") -> tuple[str, ...]:
         """Return the references of the images that a target starts from, each once."""
@@ -243,11 +275,13 @@ def _instructions(text: str, escape: str) -> Iterator[Instruction]:
             continue
         joined = collapse(" ".join(_continued(line, lines, escape)))
         keyword = joined.partition(" ")[0].upper()
-        if keyword in {"RUN", "COPY", "ADD"}:
-            for _, end in _HEREDOC.findall(joined):
-                _skip_heredoc(lines, end)
+        heredocs = _HEREDOC.findall(joined) if keyword in {"RUN", "COPY", "ADD"} else []
+        for _, end in heredocs:
+            _skip_heredoc(lines, end)
         stage += keyword == "FROM"
-        yield Instruction(line=number, keyword=keyword, text=joined, stage=stage)
+        yield Instruction(
+            line=number, keyword=keyword, text=joined, stage=stage, heredocs=bool(heredocs)
+        )
 
 
 def _continued(first: str, lines: Iterator[tuple[int, str]], escape: str) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,13 +20,6 @@ _MAX_LINE = 16 << 10
 """Characters of one line of output; what is longer is cut."""
 
 _MAX_NAME = 2000
-
-
-_TOO_OLD = re.compile(r"(?i)unknown (?:instruction|flag)")
-_TOO_OLD_HINT = (
-    "the builder may be too old for this Dockerfile: heredocs (<<) take buildah 1.33 or "
-    "Docker 23, or '# syntax=docker/dockerfile:1' with BuildKit"
-)
 
 
 class Steps:
@@ -110,11 +102,9 @@ class Steps:
         Args:
             fallback: What the builder said, for when no step is known to have failed.
         """
-        said = " ".join([fallback, *(step.error for step in self._steps.values())])
-        hint = _TOO_OLD_HINT if _TOO_OLD.search(said) else ""
         failed = [step for step in self._steps.values() if step.state == "failed"]
         if not failed:
-            return BuildError("the build failed", why=one_line(fallback), hint=hint)
+            return BuildError("the build failed", why=one_line(fallback))
         step = failed[0]
         place = f" (line {step.line} of the Dockerfile)" if step.line else ""
         good = sum(other.state in {"done", "cached"} for other in self._steps.values())
@@ -123,7 +113,6 @@ class Steps:
             f"step {step.number} failed{place}: {one_line(step.name, limit=200)}",
             why=one_line(step.error or fallback),
             kept=f"the {steps} in the builder's cache" if good else "",
-            hint=hint,
         )
 
     def _elapsed(self, number: int) -> float:

@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import stat
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from backend.build import detect
-from backend.build.buildah import build_options, export_options
+from backend.build.buildah import Buildah, build_options, export_options
 from backend.build.buildkit import (
     Buildctl,
     Buildx,
@@ -302,7 +303,7 @@ class TestDetection:
         with pytest.raises(ToolMissingError, match="no builder can be used here") as caught:
             detect.choose(plain)
         assert caught.value.hint.startswith("dnf install buildah")
-        assert "buildctl is not installed" in caught.value.hint
+        assert "buildctl is not installed" in caught.value.why
         with pytest.raises(ToolMissingError, match="the builder podman cannot be used here"):
             detect.choose(plain, "podman")
         with pytest.raises(UsageError, match="no builder 'kaniko'"):
@@ -317,12 +318,15 @@ class TestDetection:
         secret = BuildRequest(dockerfile=None, context=".", secrets=("id=x",))
         assert detect.choose(plain).name == "docker"
         assert detect.choose(secret).name == "buildah"
-        with pytest.raises(UsageError, match="--secret cannot be passed through the Docker API"):
+        with pytest.raises(UsageError, match="docker cannot build this") as caught:
             detect.choose(secret, "docker")
+        assert "--secret cannot be passed through the Docker API" in caught.value.why
         agent = BuildRequest(dockerfile=None, context=".", ssh=("default",))
         assert detect.choose(agent).name == "buildah"
-        with pytest.raises(UsageError, match="--ssh cannot be passed through the Docker API"):
-            detect.choose(agent, "docker")
+        monkeypatch.setattr(detect, "find_program", lambda _: "")
+        with pytest.raises(UsageError, match="no builder here can build this") as caught:
+            detect.choose(agent)
+        assert "--ssh cannot be passed through the Docker API" in caught.value.why
 
     def test_a_socket_that_is_named_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DOCKER_HOST", "unix:///mine.sock")
@@ -332,6 +336,69 @@ class TestDetection:
             "/var/run/docker.sock",
             "/run/user/7/docker.sock",
         ]
+
+
+class TestWhatABuilderLacks:
+    """Of a Dockerfile, said before it is built, with the line."""
+
+    def request(self, folder: Path, text: str, target: str = "") -> BuildRequest:
+        (folder / "Dockerfile").write_text(text)
+        return BuildRequest(dockerfile=folder / "Dockerfile", context=str(folder), target=target)
+
+    @pytest.mark.parametrize(
+        ("said", "lack"),
+        [
+            ("buildah version 1.28.2 (image-spec 1.1.0)", "line 3 of the Dockerfile takes"),
+            ("buildah version 1.33.0 (image-spec 1.1.0)", ""),
+            ("buildah version 2.0", ""),
+            ("nonsense", "this is 0.0"),
+        ],
+    )
+    def test_heredocs_in_buildah(
+        self, said: str, lack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("buildah", "podman"):  # podman tells the version of its engine
+            program(tmp_path, name, f'echo "{said}"')
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        request = self.request(tmp_path, "FROM a AS b\n\nRUN <<EOF\nx\nEOF\nFROM a AS c\n", "b")
+        for name in ("buildah", "podman"):
+            found = Buildah(name).lacks(request)
+            assert lack in found
+            assert bool(found) == bool(lack)
+        assert Buildah("buildah").lacks(replace(request, target="c")) == ""
+
+    @pytest.mark.parametrize(
+        ("kind", "version", "text", "lack"),
+        [
+            ("buildkit", "1.41", "COPY <<EOF /x\nEOF", "the heredoc in line 2"),
+            ("buildkit", "1.42", "COPY <<EOF /x\nEOF", ""),
+            ("buildkit", "1.41", "RUN --mount=type=cache,target=/c x", ""),
+            ("buildkit", "1.45", "RUN --mount=target=/t --mount=type=secret,id=s x", "line 2"),
+            ("buildkit", "1.45", "RUN --mount=type=ssh x", "takes docker-buildx"),
+            ("classic", "1.45", "RUN --mount=target=/c x", "takes BuildKit; this is classic"),
+            ("classic", "1.45", "RUN <<EOF\nEOF", "takes BuildKit; this is classic"),
+            ("classic", "1.45", "RUN cat <<<EOF", ""),
+            ("podman", "4.3", "RUN <<EOF\nEOF", "takes Podman 4.8"),
+            ("podman", "5.0", "RUN <<EOF\nEOF", ""),
+            ("podman", "4.3", "RUN --mount=type=tmpfs,target=/t x", ""),
+        ],
+    )
+    def test_daemons(
+        self,
+        kind: Literal["buildkit", "classic", "podman"],
+        version: str,
+        text: str,
+        lack: str,
+        tmp_path: Path,
+    ) -> None:
+        daemon = DockerApi("/s", kind, version=version)
+        found = daemon.lacks(self.request(tmp_path, f"FROM a\n{text}\n"))
+        assert lack in found
+        assert bool(found) == bool(lack)
+
+    def test_a_frontend_of_the_dockerfile_knows_heredocs(self, tmp_path: Path) -> None:
+        request = self.request(tmp_path, "# syntax=x\nFROM a\nRUN <<EOF\nEOF\n")
+        assert DockerApi("/s", "buildkit", version="1.41").lacks(request) == ""
 
 
 class TestLogins:
