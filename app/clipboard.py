@@ -12,7 +12,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from backend.errors import ToolError
+from backend.errors import BackendError, ToolError
 from backend.paths import state_home
 from backend.process import run_tool
 
@@ -33,22 +33,27 @@ _HELPERS = (
 
 
 async def copy(text: str, app: App[Any]) -> str:
-    """Copy ``text`` and return the words that say where it went."""
+    """Copy ``text`` and return the way that was taken.
+
+    Raises:
+        BackendError: No clipboard can be reached; the error says where the text is kept.
+    """
     file = _keep(text)
     if os.environ.get("TMUX") and await _fed(("tmux", "load-buffer", "-w", "-"), text):
-        return "by way of tmux"
+        return "tmux"
     for variable, argv in _HELPERS:
         if (
             os.environ.get(variable)
             and not os.environ.get("SSH_CONNECTION")
             and await _fed(argv, text)
         ):
-            return f"by way of {argv[0]}"
+            return argv[0]
     sequence = osc52(text, os.environ)
     if sequence and app._driver:  # noqa: SLF001  (Textual's own way knows nothing of screen)
         app._driver.write(sequence)  # noqa: SLF001
-        return f"by way of the terminal{f', and to {file}' if file else ''}"
-    return f"to {file}" if file else "nowhere: no clipboard can be reached"
+        return "the terminal"
+    kept = f"the text is in {file}" if file else "the text is not kept either"
+    raise BackendError("no clipboard can be reached", kept=kept)
 
 
 def osc52(text: str, environment: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(kw_only=True)
@@ -27,7 +27,8 @@ class Fault:
         kind: ``cut`` ends the connection after ``after`` bytes of the body, ``stall`` is silent
             from there, ``corrupt`` changes the byte at ``after``, ``length`` adds ``after`` to the
             Content-Length that is announced, ``status`` answers with ``status``, ``refuse``
-            closes without an answer, ``no_range`` hides the Range header from the registry.
+            closes without an answer, ``no_range`` hides the Range header from the registry,
+            ``meter`` lets no more of the body through than :meth:`FlakyProxy.allow` says.
         status: For ``status``.
         headers: Added to the answer.
         body: For ``status``.
@@ -35,7 +36,9 @@ class Fault:
     """
 
     path: str
-    kind: Literal["cut", "stall", "corrupt", "length", "status", "refuse", "no_range", "headers"]
+    kind: Literal[
+        "cut", "stall", "corrupt", "length", "status", "refuse", "no_range", "headers", "meter"
+    ]
     times: int = 1
     after: int = 0
     status: int = 500
@@ -59,18 +62,23 @@ class FlakyProxy:
         host: ``127.0.0.1:PORT``.
         faults: May be changed at any time.
         requests: All that came, in order.
+        on_request: Called for each, in the proxy's thread, before it is answered.
     """
 
     def __init__(self, upstream: str) -> None:
         self.host = ""
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
+        self.on_request: Callable[[Request], object] = lambda _: None
         self._upstream = upstream
+        self._allowed = 0
+        self._is_waiting = False
         self._stopped: asyncio.Event
 
     async def serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
+        self._more = asyncio.Event()
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
         self.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ready.set()
@@ -84,6 +92,19 @@ class FlakyProxy:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stopped.set)
+
+    def allow(self, count: int) -> None:
+        """Let so many more bytes of metered bodies through."""
+        self._loop.call_soon_threadsafe(self._allow, count)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether all that was allowed has gone through, and more would."""
+        return self._is_waiting and not self._allowed
+
+    def _allow(self, count: int) -> None:
+        self._allowed += count
+        self._more.set()
 
     def seen(self, pattern: str) -> list[Request]:
         """Return the requests whose line matches."""
@@ -105,6 +126,7 @@ class FlakyProxy:
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         method, target, _ = line.split()
         self.requests.append(Request(line=f"{method} {target}", headers=headers))
+        self.on_request(self.requests[-1])
         fault = self._fault(f"{method} {target}")
         if fault and fault.kind == "refuse":
             return
@@ -146,9 +168,25 @@ class FlakyProxy:
                 if fault.kind == "stall":
                     await self._stopped.wait()
                 return
-            writer.write(chunk)
-            await writer.drain()
+            if fault and fault.kind == "meter":
+                await self._pass(chunk, writer)
+            else:
+                writer.write(chunk)
+                await writer.drain()
             place = end
+
+    async def _pass(self, chunk: bytes, writer: asyncio.StreamWriter) -> None:
+        """Write a chunk, as far and as fast as is allowed."""
+        while chunk:
+            if not self._allowed:
+                self._more.clear()
+                self._is_waiting = True
+                await self._more.wait()
+                self._is_waiting = False
+            part, chunk = chunk[: self._allowed], chunk[self._allowed :]
+            self._allowed -= len(part)
+            writer.write(part)
+            await writer.drain()
 
     def _fault(self, line: str) -> Fault | None:
         for fault in self.faults:

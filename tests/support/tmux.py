@@ -1,21 +1,25 @@
-"""A terminal for tests: tmux with its default settings and a server of its own."""
+"""A terminal for tests: tmux with its default settings and a server of its own; a deck in it."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
-LIMIT_S = 30.0
+LIMIT_S = 60.0
+SIFDECK = Path(sys.executable).with_name("sifdeck")
 
 
 @dataclass(kw_only=True)
@@ -104,3 +108,44 @@ def open_terminal(
         yield terminal
     finally:
         subprocess.run(("tmux", "-S", str(terminal.socket), "kill-server"), check=False)
+
+
+@contextmanager
+def log_in(base: Path) -> Iterator[Terminal]:
+    """Open a shell in an empty folder, as someone has it who just logged in."""
+    folder = base / "work"
+    folder.mkdir()
+    environment = {
+        "HOME": str(base / "home"),
+        "PATH": f"{SIFDECK.parent}:{os.environ['PATH']}",
+        "TERM": "screen-256color",
+        "TMPDIR": str(base),
+        "LC_ALL": "C.UTF-8",
+    }
+    with open_terminal(folder, environment) as opened:
+        yield opened
+
+
+def open_deck(terminal: Terminal, command: str = "sifdeck deck") -> int:
+    """Open the deck from the shell and return its process number."""
+    terminal.type(f"{command} & echo pid $!; fg")
+    terminal.press("Enter")
+    terminal.wait("[1 Images]")
+    history = terminal.tmux("capture-pane", "-p", "-a", "-q", "-t", "t")
+    found = re.findall(r"pid (\d+)", history)
+    assert found, history
+    return int(found[-1])
+
+
+def inside_tmux(terminal: Terminal) -> str:
+    """Return the assignment that tells a program of the tmux around it."""
+    return f"TMUX={terminal.socket},{terminal.value('pid')},0"
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there, and has not ended."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] not in {"Z", "X"}
