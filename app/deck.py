@@ -60,7 +60,7 @@ from app.screens.filtering import FilterScreen
 from app.screens.view import ViewScreen, bindings
 from app.sheet import Sheet
 from app.themes import THEMES, choose_theme
-from app.trouble import Trouble, trouble_of
+from app.trouble import Trouble, said_of, trouble_of
 from backend.errors import BackendError, ToolError
 from backend.escape import one_line
 from backend.jobs import Watch
@@ -447,8 +447,24 @@ class Deck(App[int]):
     @on(RetryRequested)
     @work(group="dialog")
     async def _retry(self, event: RetryRequested) -> None:
+        """Start a job again; ask first if that replaces what it made."""
+        from app.dialogs.confirm import ConfirmDialog
+        from backend.jobs.folder import writes_anew
+
         try:
-            job = await asyncio.to_thread(self.desk.jobs.retry, event.job)
+            before = await asyncio.to_thread(self.desk.jobs.get, event.job)
+            force = before.state == "done" and writes_anew(before)
+            question = [
+                f"Do job {event.job} again?",
+                f"  {before.verb} {before.title}",
+                "It ended well.  What it wrote is overwritten.",
+            ]
+            command = f"sifdeck jobs retry --force {event.job}"
+            if force and not await self.push_screen_wait(
+                ConfirmDialog(question, command, "Overwrite")
+            ):
+                return
+            job = await asyncio.to_thread(partial(self.desk.jobs.retry, event.job, force=force))
         except BackendError as error:
             self._show(trouble_of(error, f"retry job {event.job}"))
         else:
@@ -470,7 +486,7 @@ class Deck(App[int]):
             argv = (*OURSELVES, *event.command.argv)
             printed = await run_tool(argv, timeout_s=event.timeout_s)
         except ToolError as error:
-            self._show(_explained(error, str(event.command)))
+            self._show(said_of(error, str(event.command)))
         else:
             if event.shows_output:
                 lines = f"{printed.stdout}{printed.stderr}".splitlines()
@@ -497,9 +513,9 @@ class Deck(App[int]):
         command = event.form.compose(answers)
         argv = (*OURSELVES, *command.argv)
         try:
-            await run_tool(argv, timeout_s=_TOOL_S, stdin=f"{answers['password']}\n".encode())
+            await run_tool(argv, timeout_s=_TOOL_S, stdin=event.form.stdin(answers))
         except ToolError as error:
-            self._show(_explained(error, str(command)))
+            self._show(said_of(error, str(command)))
         else:
             self.notify(f"logged in to {answers['registry']}", markup=False)
         self.action_refresh()
@@ -536,7 +552,7 @@ class Deck(App[int]):
         try:
             await run_tool((*OURSELVES, *command.argv), timeout_s=_TOOL_S)
         except ToolError as error:
-            self._show(_explained(error, str(command)))
+            self._show(said_of(error, str(command)))
         else:
             self._profiles[name] = tuple(flags)
             self.notify(f"kept: {command}")
@@ -590,28 +606,3 @@ class Deck(App[int]):
         from app.dialogs.report import ReportDialog
 
         self.push_screen(ReportDialog(trouble))
-
-
-def _explained(error: ToolError, title: str) -> Trouble:
-    """Return what a command of ours printed about its failure as trouble.
-
-    The command line prints ``ERROR:``, ``why:``, ``kept:`` and ``next:`` lines; anything else
-    that it printed is the detail.
-    """
-    printed = getattr(error, "stderr", "") or error.message
-    found = {"error": "", "why": "", "kept": "", "next": ""}
-    detail = []
-    for line in printed.splitlines():
-        name, colon, text = line.partition(":")
-        if colon and name.lower() in found:
-            found[name.lower()] = text.strip()
-        elif line.strip():
-            detail.append(line)
-    return Trouble(
-        title=title,
-        what=found["error"] or error.message,
-        why=found["why"],
-        kept=found["kept"],
-        hint=found["next"],
-        detail="\n".join(detail[-20:]),
-    )

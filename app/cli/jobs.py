@@ -112,10 +112,11 @@ def cancel(*, numbers: Sequence[int]) -> None:
 
 
 @jobs.command()
+@click.option("-F", "--force", is_flag=True, help="Overwrite the file that it wrote.")
 @click.argument("number", type=int)
-def retry(*, number: int) -> None:
+def retry(*, number: int, force: bool) -> None:
     """Start a job that ended once more; what was downloaded is not downloaded again."""
-    click.echo(Jobs(jobs_home()).retry(number).number)
+    click.echo(Jobs(jobs_home()).retry(number, force=force).number)
 
 
 @jobs.command()

@@ -34,6 +34,14 @@ _HISTORY = 200
 """Jobs that are kept; the oldest that are over go first."""
 
 
+_WRITERS = frozenset({"build", "pull", "convert"})
+
+
+def writes_anew(job: Job) -> bool:
+    """Tell whether a job writes a file that must not be there: done again, it would fail."""
+    return job.verb in _WRITERS and not {"-F", "--force"} & set(job.argv)
+
+
 class Jobs:
     """All jobs of a user.
 
@@ -123,8 +131,12 @@ class Jobs:
         )
         return self._launch(draft, argv, os.environ)
 
-    def retry(self, number: int) -> Job:
+    def retry(self, number: int, *, force: bool = False) -> Job:
         """Start a job that is over once more: same command line, folder and variables.
+
+        Args:
+            number: The job.
+            force: Let it overwrite the file that it wrote the first time.
 
         Raises:
             NotFoundError: There is no such job, or its folder is gone.
@@ -141,10 +153,17 @@ class Jobs:
         if not Path(job.cwd).is_dir():
             raise NotFoundError(f"the folder of job {number}, {job.cwd}, is gone")
         kept = {name: value for name, value in job.environment.items() if not is_masked([value])}
+        argv = (job.argv[0], "--force", *job.argv[1:]) if force and writes_anew(job) else job.argv
         draft = replace(
-            job, process=this_process(), after=(), retry_of=number, started=None, exit=None
+            job,
+            process=this_process(),
+            argv=argv,
+            after=(),
+            retry_of=number,
+            started=None,
+            exit=None,
         )
-        return self._launch(draft, job.argv, os.environ | kept)
+        return self._launch(draft, argv, os.environ | kept)
 
     def cancel(self, number: int) -> Job:
         """Ask a job to end and return it as it was; its supervisor sees to the rest.

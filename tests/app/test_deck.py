@@ -19,6 +19,7 @@ from app.screens.jobs import JobsScreen
 from app.screens.view import List, Text
 from backend.config import Config
 from backend.events import Blob, Event, Failed, Output, Phase, Resolved, Retained, Started, Step
+from backend.jobs import Jobs
 from tests.support.decks import (
     HOSTILE,
     make_deck,
@@ -436,6 +437,23 @@ async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Pa
         assert dialog.trouble.title == "sifdeck jobs shell 1"
         await pilot.press("escape", "enter", "R")
         await until(pilot, lambda: any("tries #1 again" in said for said in app._notices))
+
+
+async def test_a_build_that_went_well_is_done_again_when_it_may_overwrite(
+    app: Deck, jobs: Path
+) -> None:
+    write_job(jobs, 1, verb="build", argv=("build", "x.sif"), events=(), status=0)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await settle(pilot)
+        await pilot.press("3", "R")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert "jobs retry --force 1" in app.export_screenshot().replace("&#160;", " ")
+        await pilot.press("escape", "R")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        assert not app._notices
+        await pilot.click("#go")
+        await until(pilot, lambda: any("tries #1 again" in said for said in app._notices))
+    assert Jobs(jobs).get(2).argv == ("build", "--force", "x.sif")
 
 
 # Hostile text

@@ -333,6 +333,20 @@ class TestFolder:
         assert (again.argv, again.retry_of) == (first.argv, first.number)
         assert f"there {tmp_path}" in printed(again)[0]
 
+    def test_retry_may_overwrite_what_was_written(self, jobs: Jobs) -> None:
+        over = Exit(status=0, cancelled=False, ended=3.0)
+        for number, argv in enumerate(
+            [("build", "x.sif"), ("build", "-F", "x.sif"), ("push", "x.sif")], start=1
+        ):
+            record(jobs.root, number, verb=argv[0], argv=argv, exit=over)
+        assert jobs.retry(1).argv == ("build", "x.sif")
+        assert jobs.retry(1, force=True).argv == ("build", "--force", "x.sif")
+        for number in (2, 3):
+            again = jobs.retry(number, force=True)
+            assert again.argv == jobs.get(number).argv
+        for job in jobs.list()[:4]:
+            end(jobs, job.number)
+
     def test_retry_refuses_what_runs_and_what_had_a_secret(self, jobs: Jobs) -> None:
         record(jobs.root, 1)
         with pytest.raises(UsageError, match="job 1 is running"):
