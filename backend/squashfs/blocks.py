@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from threading import local
 from typing import TYPE_CHECKING
-from zlib import crc32
 
 from humanize import naturalsize
+from isal.isal_zlib import crc32
 
 from backend.errors import FormatError
 from backend.squashfs.inode import NO_FRAGMENT, Place
@@ -88,7 +88,37 @@ class _Shared:
 
 
 _Packed = tuple["Buffer", int]
-"""A block as it goes to disk, and its size word."""
+"""A block as it goes to disk, and its size word; nothing and 0 for a block of zeros."""
+
+
+class _Packer(local):
+    """Packs blocks; each thread has a compressor of its own, and room to put a block together.
+
+    The room is used again and again: fresh memory for every block costs more than the copy.
+    """
+
+    def __init__(self, compression: Compression, block_size: int) -> None:
+        self._compress = compression.compressor(block_size)
+        self._room = memoryview(bytearray(block_size))
+
+    def pack(self, block: Buffer) -> _Packed:
+        """Return a block as it goes to disk, and its size word."""
+        packed = self._compress(block)
+        if len(packed) < len(block):
+            return packed, len(packed)
+        return bytes(block), len(block) | STORED
+
+    def join(self, pieces: list[Buffer]) -> _Packed:
+        """Return the block that the pieces of a file come to, likewise; zeros are not stored."""
+        size = 0
+        for piece in pieces:
+            end = size + len(piece)
+            self._room[size:end] = piece
+            size = end
+        block = self._room[:size]
+        if not (block[0] or block[-1]) and not bytes(block).strip(b"\0"):
+            return b"", 0
+        return self.pack(block)
 
 
 class BlockWriter:
@@ -121,8 +151,7 @@ class BlockWriter:
         self._open = {True: _Shared(), False: _Shared()}
         self._out = out
         self._origin = origin
-        self._compression = compression
-        self._local = local()
+        self._packer = _Packer(compression, block_size)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="squashfs")
         self._most_waiting = 4 * threads
         self._waiting: deque[tuple[_Run | int, Future[_Packed] | int]] = deque()
@@ -215,26 +244,13 @@ class BlockWriter:
 
     def _flush(self, shared: _Shared) -> None:
         if shared.data:
-            self._queue(shared.number, self._pool.submit(self._pack, bytes(shared.data)))
-            shared.data.clear()
+            self._queue(shared.number, self._pool.submit(self._packer.pack, shared.data))
+            shared.data = bytearray()
 
     def _cut(self) -> None:
         """Hand what is held over as one block."""
         pieces, self._pieces, self._held = self._pieces, [], 0
-        block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        zeros = not (block[0] or block[-1]) and not bytes(block).strip(b"\0")
-        self._queue(self._run, 1 if zeros else self._pool.submit(self._pack, block))
-
-    def _pack(self, block: Buffer) -> tuple[Buffer, int]:
-        """Return a block as it goes to disk and its size word; runs in the pool's threads."""
-        try:
-            compress = self._local.compress
-        except AttributeError:
-            compress = self._local.compress = self._compression.compressor(self.block_size)
-        packed = compress(block)
-        if len(packed) < len(block):
-            return packed, len(packed)
-        return block, len(block) | STORED
+        self._queue(self._run, self._pool.submit(self._packer.join, pieces))
 
     def _queue(self, owner: _Run | int, task: Future[_Packed] | int) -> None:
         """Let a block wait for its turn.
@@ -267,7 +283,7 @@ class BlockWriter:
         self.position += len(data)
 
     def _note(self, run: _Run, data: Buffer, word: int) -> None:
-        if run.start is None:
+        if data and run.start is None:
             run.start = self.position
         run.words += _SIZE.pack(word)
         run.check = crc32(data, run.check)
