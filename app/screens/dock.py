@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from app.board import Board, JobRow
     from app.desk import Desk
 
-WIDTH, HEIGHT = 160, 40
-"""Columns and lines from which there is room for it."""
-
 
 class Dock(Horizontal):
     """Jobs at the left, at the right the log of the one under the cursor.

@@ -16,7 +16,6 @@ from app.commands import CommandLine
 from app.inspection import inspect_file
 from app.requests import CommandRequested, RepositoryRequested
 from app.screens.filtering import FilterScreen
-from app.screens.image import ImageScreen
 from app.screens.imageactions import ImageActions
 from app.screens.inspector import Inspector
 from app.screens.sources import EVERYTHING, Source, Sources, sources_of
@@ -290,6 +289,8 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
     @on(Roster.Opened, "#list")
     def action_open(self) -> None:
         """Look inside the image."""
+        from app.screens.image import ImageScreen
+
         image = self.roster.current
         if image:
             self.app.push_screen(ImageScreen(self.desk, self.board, image))

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 Row = TypeVar("Row")
 
+DOCK_WIDTH, DOCK_HEIGHT = 160, 40
+"""Columns and lines from which there is room for jobs below a view."""
+
 TOO_SMALL = """sifdeck needs 60 columns and 15 lines.
 
 Enlarge the window, or type:
@@ -201,11 +204,11 @@ class ViewScreen(Screen[None]):
     def _fit_dock(self) -> None:
         if not self.HAS_DOCK:
             return
-        from app.screens.dock import HEIGHT, WIDTH, Dock
-
-        fits = self.size.width >= WIDTH and self.size.height >= HEIGHT
-        docks = self.query(Dock)
+        fits = self.size.width >= DOCK_WIDTH and self.size.height >= DOCK_HEIGHT
+        docks = self.query("#dock")
         if fits and not docks:
+            from app.screens.dock import Dock
+
             self.mount(Dock(self.desk, self.board), before="#job")
         elif not fits:
             docks.remove()
