@@ -18,7 +18,7 @@ from backend.layers.squash import LayerSource, squash_layers
 from backend.oci import media
 from backend.oci.image import parse_config, parse_manifest
 from backend.sif.native import write_native
-from backend.sif.ocisif import OciSifWriter
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 from backend.space import LEAST_OF_FILES
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from backend import events
     from backend.oci.image import Descriptor, ImageConfig
-    from backend.sif.ocisif import WrittenImage
+    from backend.sif.ocisifwriter import WrittenImage
     from backend.squashfs.compression import Compression
 
 _COPY_CHUNK = 4 << 20
@@ -153,9 +153,7 @@ def _squash(
     sources = layer_sources(image, config)
     created = _seconds(config.created)
     with writer.layer() as out:
-        out.digest = squash_layers(
-            sources, out, compression=compression, report=report, created=created
-        ).digest
+        squash_layers(sources, out, compression=compression, report=report, created=created)
 
 
 def _keep(
@@ -170,7 +168,7 @@ def _keep(
     )
     for index, _ in enumerate(image.layers):
         with writer.layer() as out:
-            out.digest = keeper.write(index, out).digest
+            keeper.write(index, out)
 
 
 def layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:

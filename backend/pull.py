@@ -33,7 +33,8 @@ from backend.oci.source import check_document_size, read_blob, resolve
 from backend.paths import cache_home, shared_cache
 from backend.registry.access import Access
 from backend.registry.memory import Remembering, memory_of
-from backend.sif.ocisif import OciSifWriter, read_ocisif
+from backend.sif.ocisif import read_ocisif
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 from backend.sources.opened import open_source
 from backend.sources.siffile import SIF_TRANSPORTS, copy_sif, fetch_sif
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
     from backend.oci.image import Descriptor
     from backend.oci.source import RemoteImage
     from backend.reference import Reference
-    from backend.sif.ocisif import OciSif, WrittenImage
+    from backend.sif.ocisif import OciSif
+    from backend.sif.ocisifwriter import WrittenImage
     from backend.sif.provenance import Documents
 
     MakeDocuments = Callable[[Sequence[Descriptor]], Documents]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from backend.events import Report
     from backend.pull import PullOptions
     from backend.reference import Reference
-    from backend.sif.ocisif import WrittenImage
+    from backend.sif.ocisifwriter import WrittenImage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

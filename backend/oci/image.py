@@ -6,26 +6,29 @@ Parsing keeps what the specification names; whoever needs the rest has the bytes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from types import MappingProxyType
 
 from backend.errors import FormatError
 from backend.oci import media
-from backend.oci.digest import Digest, parse_digest
+from backend.oci.digest import parse_digest
 from backend.oci.json import Node, load
 from backend.oci.platform import Platform
+from backend.values import Value
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from backend.oci.digest import Digest
 
 MAX_LAYERS = 1024
 """Docker stops at 127, overlayfs at 500; more is an attack."""
 MAX_ENTRIES = 4096
 """Entries of one index."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(Value):
     """A pointer to a blob, manifest or index.
 
     Attributes:
@@ -41,7 +44,7 @@ class Descriptor:
     media_type: str
     digest: Digest
     size: int
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NOTHING
     platform: Platform | None = None
     artifact_type: str = ""
     urls: tuple[str, ...] = ()
@@ -65,8 +68,7 @@ class Descriptor:
         return out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
+class Manifest(Value):
     """An image manifest.
 
     Attributes:
@@ -81,7 +83,7 @@ class Manifest:
     media_type: str
     config: Descriptor
     layers: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NOTHING
     artifact_type: str = ""
     subject: Descriptor | None = None
 
@@ -102,17 +104,15 @@ class Manifest:
         return out
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Index:
+class Index(Value):
     """An image index (Docker: manifest list)."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = _NOTHING
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class History:
+class History(Value):
     """One line of ``docker history``.
 
     Attributes:
@@ -130,8 +130,7 @@ class History:
     empty_layer: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(Value):
     """An image configuration, the parts that say how to run it.
 
     Attributes:
@@ -159,7 +158,7 @@ class ImageConfig:
     cmd: tuple[str, ...] = ()
     working_dir: str = ""
     user: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = _NOTHING
     exposed_ports: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()
     stop_signal: str = ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 from backend.errors import FormatError
 from backend.escape import one_line
+
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DOCUMENT = 16 << 20
 """Bytes in a manifest, index or configuration; registries stop at 4 MiB, some builders do not."""

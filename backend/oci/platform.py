@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from backend.errors import UsageError
 from backend.escape import quoted
+from backend.values import Value
 
 _MACHINES = {
     "x86_64": ("amd64", ""),
@@ -24,8 +24,7 @@ _MACHINES = {
 _ALIASES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Platform:
+class Platform(Value):
     """An operating system and a processor, in the words of Go's GOOS and GOARCH.
 
     Attributes:

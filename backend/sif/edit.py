@@ -10,7 +10,6 @@ the other.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import os
 import stat
@@ -35,6 +34,7 @@ from backend.sif.records import (
     PartitionKind,
 )
 from backend.staging import StagedFile
+from backend.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def create_sif(path: Path, *, overwrite: bool = False) -> None:
     now = int(time.time())
     size = DEFAULT_CAPACITY * DESCRIPTOR_SIZE
     header = Header(
-        uuid=uuid4(),
+        uuid=uuid4().bytes,
         created=now,
         modified=now,
         free=DEFAULT_CAPACITY,
@@ -205,9 +205,7 @@ class SifEditor:
         )
         self.slots[slot] = found
         if _is_primary(found):
-            self.header = dataclasses.replace(
-                self.header, architecture=found.partition().architecture
-            )
+            self.header = replace(self.header, architecture=found.partition().architecture)
         return found
 
     def delete(self, number: int) -> None:
@@ -220,7 +218,7 @@ class SifEditor:
         gone = self.slots[slot]
         self.slots[slot] = None
         if gone and _is_primary(gone):
-            self.header = dataclasses.replace(self.header, architecture="unknown")
+            self.header = replace(self.header, architecture="unknown")
 
     def digest(self, number: int) -> Digest:
         """Return the SHA-256 digest of an object's bytes."""
@@ -230,7 +228,7 @@ class SifEditor:
     def set_extra(self, number: int, extra: bytes) -> None:
         """Change what an object's descriptor says of it."""
         slot = self._slot(number)
-        self.slots[slot] = dataclasses.replace(self._at(slot), modified=self._now, extra=extra)
+        self.slots[slot] = replace(self._at(slot), modified=self._now, extra=extra)
 
     def set_primary(self, number: int) -> None:
         """Make a system partition the primary one, and the one that was so an ordinary one.
@@ -251,7 +249,7 @@ class SifEditor:
             if one and _is_primary(one):
                 self._set_kind(one, PartitionKind.SYSTEM)
         self._set_kind(new, PartitionKind.PRIMARY)
-        self.header = dataclasses.replace(self.header, architecture=new.partition().architecture)
+        self.header = replace(self.header, architecture=new.partition().architecture)
 
     def truncate(self) -> None:
         """Give back what stands behind the last object."""
@@ -266,7 +264,7 @@ class SifEditor:
         """Write the table and the header."""
         table = b"".join(one.pack() if one else bytes(DESCRIPTOR_SIZE) for one in self.slots)
         write_at(self._fd, table, self.header.table_offset)
-        header = dataclasses.replace(
+        header = replace(
             self.header,
             modified=self._now,
             free=self.slots.count(None),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING, Self
 
 from backend.errors import BackendError, FormatError, NotFoundError
 from backend.escape import one_line
@@ -19,9 +18,11 @@ from backend.sif.records import (
     parse_header,
 )
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Self
 
     from backend.oci.digest import Digest
 

@@ -23,7 +23,7 @@ from backend.oci.image import ImageConfig, parse_config
 from backend.oci.json import dump, load
 from backend.reference import parse
 from backend.sif.inspection import CONFIG_NAME, METADATA_NAME
-from backend.sif.ocisif import WrittenImage
+from backend.sif.ocisifwriter import WrittenImage
 from backend.sif.provenance import COMPRESSION, SOURCE_DIGEST, origin_of
 from backend.sif.records import (
     PARTITION_ALIGNMENT,
@@ -118,7 +118,8 @@ def write_native(  # noqa: PLR0913  (a source, a target, and how to get from one
             fs=FileSystem.SQUASHFS, kind=PartitionKind.PRIMARY, architecture=architecture
         )
         writer.add(DataType.PARTITION, out.start, out.size, extra=extra.pack())
-        writer.commit(launch=LAUNCH, architecture=architecture, uuid=uuid5(NAMESPACE_OID, digest))
+        uuid = uuid5(NAMESPACE_OID, digest).bytes
+        writer.commit(launch=LAUNCH, architecture=architecture, uuid=uuid)
         return WrittenImage(path=target, digest=digest, size=writer.end)
 
 

@@ -4,53 +4,36 @@ The layers, base first, then the configuration and the manifest are objects of t
 the last object is an OCI.RootIndex, whose one image manifest leads to the others by digest.
 Compatible both ways with SingularityCE 4.5: no launch script, nil UUID, no times, group 1,
 a table of exactly what is needed and eight slots more, for signatures and overlays.
+``backend.sif.ocisifwriter`` writes it.
 """
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
-
 from backend.errors import FormatError
 from backend.escape import one_line
 from backend.oci import media
-from backend.oci.digest import Digest, digest_of, digest_of_range, hasher
-from backend.oci.image import Descriptor as OciDescriptor
-from backend.oci.image import (
-    ImageConfig,
-    Index,
-    Manifest,
-    parse_config,
-    parse_index,
-    parse_manifest,
-)
-from backend.oci.json import MAX_DOCUMENT, dump
+from backend.oci.digest import hasher
+from backend.oci.image import parse_config, parse_index, parse_manifest
+from backend.oci.json import MAX_DOCUMENT
 from backend.sif.file import SifFile
-from backend.sif.records import (
-    PARTITION_ALIGNMENT,
-    DataType,
-    Descriptor,
-)
-from backend.sif.writer import LayerFile, SifWriter
+from backend.sif.records import DataType
+from backend.values import Value
 
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
-    from backend.sif.provenance import Documents
+    from backend.oci.digest import Digest
+    from backend.oci.image import Descriptor as OciDescriptor
+    from backend.oci.image import ImageConfig, Index, Manifest
+    from backend.sif.records import Descriptor
 
-SPARE_DESCRIPTORS = 8
-LAYER_ALIGNMENT = PARTITION_ALIGNMENT
-"""A layer starts on a page, so that the kernel can mount it as well as squashfuse."""
 COSIGN_PREFIX = "_cosign"
 """How the reference name of a signature's manifest starts in the root index."""
 REFERENCE_NAME = "org.opencontainers.image.ref.name"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerPlace:
+class LayerPlace(Value):
     """A layer inside the file.
 
     Attributes:
@@ -73,8 +56,7 @@ class LayerPlace:
         return self.media_type == media.EXT3_LAYER
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OciSif:
+class OciSif(Value):
     """The image in an OCI-SIF file.
 
     Attributes:
@@ -226,109 +208,3 @@ def _verify(data: bytes, digest: Digest, what: str) -> None:
     total.update(data)
     if not digest.endswith(f":{total.hexdigest()}"):
         raise FormatError(f"{what} is damaged: its digest is not {digest}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenImage:
-    """What :meth:`OciSifWriter.finish` made.
-
-    Attributes:
-        path: The file.
-        digest: Of the image's manifest in it.
-        size: Bytes of the file.
-    """
-
-    path: Path
-    digest: Digest
-    size: int
-
-
-class OciSifWriter:
-    """Writes an OCI-SIF file that appears whole or not at all; a context manager.
-
-    Leaving the block without :meth:`finish` leaves nothing behind.
-
-    Args:
-        target: The file to write.
-        layer_count: How many layers will be written, which sets the size of the table.
-        overwrite: Whether a file that is there may be replaced.
-
-    Raises:
-        ExistsError: The target is there already.
-        NotFoundError: Its folder is not.
-        SpaceError: The disk is full.
-    """
-
-    def __init__(self, target: Path, *, layer_count: int, overwrite: bool = False) -> None:
-        capacity = layer_count + 3 + SPARE_DESCRIPTORS
-        self._target = target
-        self._writer = SifWriter(target, capacity=capacity, overwrite=overwrite)
-        self._layers: list[OciDescriptor] = []
-
-    def __enter__(self) -> Self:
-        self._writer.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
-
-    @contextlib.contextmanager
-    def layer(self, media_type: str = media.SQUASHFS_LAYER) -> Iterator[LayerFile]:
-        """Give the file to write the next layer to, base layer first.
-
-        The layer is what stands from the file's position at the start to its end when the
-        block is left; positions in between may be written in any order.  A layer that equals
-        an earlier one is stored once.
-        """
-        writer = self._writer
-        with writer.open_object(LAYER_ALIGNMENT) as out:
-            yield out
-        digest = out.digest or digest_of_range(writer.fd, out.start, out.size)
-        is_known = digest in {layer.digest for layer in self._layers}
-        self._layers.append(OciDescriptor(media_type=media_type, size=out.size, digest=digest))
-        if is_known:  # blobs are found by digest, so one of a kind is enough
-            writer.forget_tail()
-        else:
-            writer.add(DataType.OCI_BLOB, out.start, out.size, extra=digest.encode())
-
-    def finish(
-        self, make_documents: Callable[[Sequence[OciDescriptor]], Documents]
-    ) -> WrittenImage:
-        """Write what follows the layers, put the file on the disk and give it its name.
-
-        Args:
-            make_documents: Given the layers, returns the configuration and the manifest, as
-                :func:`backend.sif.provenance.convert_documents` does.
-        """
-        documents = make_documents(self._layers)
-        manifest = parse_manifest(documents.manifest)
-        entry = OciDescriptor(
-            media_type=manifest.media_type,
-            size=len(documents.manifest),
-            digest=digest_of(documents.manifest),
-            artifact_type=manifest.artifact_type or manifest.config.media_type,
-        )
-        self._append(DataType.OCI_BLOB, documents.config)
-        self._append(DataType.OCI_BLOB, documents.manifest)
-        self._append(DataType.OCI_ROOT_INDEX, pack_index([entry]))
-        self._writer.commit()
-        return WrittenImage(path=self._target, digest=entry.digest, size=self._writer.end)
-
-    def _append(self, kind: DataType, data: bytes) -> None:
-        self._writer.append(kind, data, extra=digest_of(data).encode())
-
-
-def pack_index(entries: Sequence[OciDescriptor]) -> bytes:
-    """Return the root index that names ``entries``."""
-    return dump(
-        {
-            "schemaVersion": 2,
-            "mediaType": media.OCI_INDEX,
-            "manifests": [entry.to_json() for entry in entries],
-        }
-    )

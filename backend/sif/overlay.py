@@ -27,7 +27,8 @@ from backend.process import run_tool
 from backend.sif.edit import NewObject, edit_sif
 from backend.sif.ext import ExtReader
 from backend.sif.file import SifFile
-from backend.sif.ocisif import LAYER_ALIGNMENT, OciSif, image_of, read_ocisif
+from backend.sif.ocisif import OciSif, image_of, read_ocisif
+from backend.sif.ocisifwriter import LAYER_ALIGNMENT
 from backend.sif.overlaylayer import KINDS, WHITEOUT, read_folder
 from backend.sif.records import DataType, FileSystem, Partition, PartitionKind
 from backend.sif.revision import add_documents, drop_documents

@@ -19,7 +19,7 @@ from backend.oci import media
 from backend.oci.digest import digest_of
 from backend.oci.image import Descriptor, Manifest
 from backend.oci.json import dump
-from backend.sif.ocisif import OciSifWriter
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Documents
 from backend.space import LEAST_OF_FILES, Need, check_space, measure_folder
 from backend.squashfs.inode import Attributes, Directory, Inode, Kind
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from backend.events import Report
-    from backend.sif.ocisif import WrittenImage
+    from backend.sif.ocisifwriter import WrittenImage
     from backend.squashfs.compression import Compression
 
 _CHUNK = 1 << 20

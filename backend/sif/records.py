@@ -9,13 +9,16 @@ bytes and checks places against the size of the file.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from enum import IntEnum
-from uuid import UUID
 
 from backend.errors import FormatError
 from backend.escape import quoted
-from backend.oci.digest import Digest, parse_digest
+from backend.oci.digest import parse_digest
+from backend.values import Value
+
+TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
+if TYPE_CHECKING:
+    from backend.oci.digest import Digest
 
 MAGIC = b"SIF_MAGIC\0"
 VERSION = "01"
@@ -27,7 +30,7 @@ PARTITION_ALIGNMENT = 4096
 
 ZERO_TIME = -62135596800
 """Seconds from 1970 back to the year 1: Go's zero time, which stands for "not recorded"."""
-NIL_UUID = UUID(int=0)
+NIL_UUID = bytes(16)
 GROUP_MASK = 0xF0000000
 """OR-ed into each group number, and into a link that names a group."""
 
@@ -106,14 +109,13 @@ def architecture_name(code: bytes) -> str:
     return ARCHITECTURES[number] if number < len(ARCHITECTURES) else ARCHITECTURES[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
+class Header(Value):
     """The global header.
 
     Attributes:
         launch: Launch script, at most 31 bytes; empty in an OCI-SIF.
         architecture: GOARCH of the primary partition; ``unknown`` when there is none.
-        uuid: Of the image; nil in a deterministic one.
+        uuid: Of the image, 16 bytes; nil in a deterministic one.
         created: Seconds since 1970, UTC, or :data:`ZERO_TIME`.
         modified: The same.
         free: Descriptors not in use.
@@ -126,7 +128,7 @@ class Header:
 
     launch: bytes = b""
     architecture: str = "unknown"
-    uuid: UUID = NIL_UUID
+    uuid: bytes = NIL_UUID
     created: int = ZERO_TIME
     modified: int = ZERO_TIME
     free: int
@@ -148,7 +150,7 @@ class Header:
             MAGIC,
             VERSION.encode(),
             architecture_code(self.architecture),
-            self.uuid.bytes,
+            self.uuid,
             self.created,
             self.modified,
             self.free,
@@ -176,7 +178,7 @@ def parse_header(data: bytes) -> Header:
     return Header(
         launch=launch.partition(b"\0")[0],
         architecture=architecture_name(code),
-        uuid=UUID(bytes=uuid),
+        uuid=uuid,
         created=created,
         modified=modified,
         free=free,
@@ -188,8 +190,7 @@ def parse_header(data: bytes) -> Header:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Descriptor:
+class Descriptor(Value):
     """Where an object is and what it is.
 
     Attributes:
@@ -284,8 +285,7 @@ class Descriptor:
         return self.extra.ljust(384, b"\0")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Partition:
+class Partition(Value):
     """The extra field of a partition; the numbers may be unknown ones."""
 
     fs: int
@@ -303,8 +303,7 @@ class Partition:
         return _PARTITION.pack(self.fs, self.kind, architecture_code(self.architecture))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
+class Signature(Value):
     """The extra field of a signature.
 
     Attributes:

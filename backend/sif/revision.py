@@ -7,7 +7,6 @@ image tells the user first (:func:`count_cosign`).
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,10 @@ from backend.oci.digest import digest_of
 from backend.oci.image import Descriptor, parse_manifest
 from backend.oci.json import dump, load
 from backend.sif.edit import NewObject
-from backend.sif.ocisif import is_cosign, pack_index
+from backend.sif.ocisif import is_cosign
+from backend.sif.ocisifwriter import pack_index
 from backend.sif.records import DataType
+from backend.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,7 +90,7 @@ def _entries(image: OciSif, manifest: bytes) -> list[Descriptor]:
     """Return the entries of the root index, the image's own changed."""
     parsed = parse_manifest(manifest, image.manifest.media_type)
     return [
-        dataclasses.replace(
+        replace(
             entry,
             size=len(manifest),
             digest=digest_of(manifest),

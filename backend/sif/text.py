@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from backend.escape import one_line
 from backend.sif.records import NIL_UUID, VERSION, ZERO_TIME, DataType, FileSystem, PartitionKind
@@ -66,7 +67,7 @@ def header_text(header: Header) -> str:
         ("Launch Script:", one_line(_text(header.launch).rstrip("\n"))),
         ("Version:", VERSION),
         ("Primary Architecture:", header.architecture if header.architecture != "unknown" else ""),
-        ("ID:", "" if header.uuid == NIL_UUID else str(header.uuid)),
+        ("ID:", "" if header.uuid == NIL_UUID else str(UUID(bytes=header.uuid))),
         ("Created At:", time_text(header.created)),
         ("Modified At:", time_text(header.modified)),
         ("Descriptors Free:", str(header.free)),

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
-    from uuid import UUID
 
-    from backend.oci.digest import Digest
     from backend.sif.records import DataType
 
 
@@ -34,13 +32,10 @@ class LayerFile(io.BufferedRandom):
     Attributes:
         start: Byte of the file at which it starts.
         size: Its bytes, once it is complete.
-        digest: Of the layer.  Whoever writes it may set this when it is known; otherwise the
-            layer is read once more, from memory as a rule, to compute it.
     """
 
     start: int = 0
     size: int = 0
-    digest: Digest | None = None
 
 
 class SifWriter:
@@ -132,7 +127,7 @@ class SifWriter:
         os.ftruncate(self.fd, self.end)
 
     def commit(
-        self, *, launch: bytes = b"", architecture: str = "unknown", uuid: UUID = NIL_UUID
+        self, *, launch: bytes = b"", architecture: str = "unknown", uuid: bytes = NIL_UUID
     ) -> None:
         """Write table and header, put the file on the disk and give it its name."""
         header = Header(

@@ -28,7 +28,7 @@ from backend.registry.retry import ATTEMPTS, wait_before
 from backend.registry.session import problem
 from backend.registry.transport import read_body
 from backend.sif.file import SifFile
-from backend.sif.ocisif import WrittenImage
+from backend.sif.ocisifwriter import WrittenImage
 from backend.staging import StagedFile
 from backend.store import Store
 

@@ -12,7 +12,7 @@ import pytest
 from app.cli.main import main
 from app.inspection import inspect_file as pages_of
 from backend.sif.inspection import inspect_file
-from backend.sif.ocisif import OciSifWriter
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 from tests.support.images import Entry, image, layer
 from tests.support.sifs import DEFINITION, JSON, SIGNATURE, Object, partition, sif

@@ -9,7 +9,8 @@ import pytest
 
 from app.cli.main import main
 from backend.sif.inspection import inspect_file
-from backend.sif.ocisif import OciSifWriter, read_ocisif
+from backend.sif.ocisif import read_ocisif
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Documents
 from tests.support.images import Entry, image, layer
 from tests.support.squashed import squash, write_sif

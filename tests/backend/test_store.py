@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backend import events
+from backend import events, values
 from backend.errors import BackendError, NetworkError, SpaceError, VerificationError
 from backend.oci.digest import Digest
 from backend.oci.platform import parse_platform
@@ -236,7 +236,7 @@ async def test_blob_longer_than_the_manifest_says(
     registry.push(made, "store/long")
     async with RegistryClient(credentials=Credentials()) as client:
         found = await client.resolve(parse(f"docker://{registry.host}/store/long"), AMD)
-        short = replace(found.manifest.layers[0], size=1_000_000)
+        short = values.replace(found.manifest.layers[0], size=1_000_000)
 
         class Endless:
             local_file = client.local_file

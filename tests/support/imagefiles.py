@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from backend.sif import records
-from backend.sif.ocisif import OciSifWriter
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 from tests.support import images
 

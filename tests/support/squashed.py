@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from backend.sif.ocisif import OciSifWriter
+from backend.sif.ocisifwriter import OciSifWriter
 from backend.sif.provenance import Source, convert_documents
 from tests.support.images import Entry, image, layer
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backend import values
 from backend.errors import (
     AuthenticationError,
     FormatError,
@@ -399,7 +400,7 @@ async def test_what_is_missing_there_has_a_hint(registry: Registry) -> None:
             found = await reading.resolve(parse(f"docker://{proxy.host}/client/lost"), AMD)
             foreign = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
             for kind, word in ((media.OCI_LAYER, "push it again"), (foreign, "licence")):
-                wanted = replace(found.manifest.layers[0], media_type=kind)
+                wanted = values.replace(found.manifest.layers[0], media_type=kind)
                 with pytest.raises(NotFoundError) as caught:
                     await anext(reading.stream_blob(found.reference, wanted))
                 assert word in caught.value.hint

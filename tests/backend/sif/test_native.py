@@ -28,7 +28,7 @@ from tests.support.squashed import write_sif
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from backend.sif.ocisif import WrittenImage
+    from backend.sif.ocisifwriter import WrittenImage
     from tests.support.registry import Registry
 
 CONFIG = {
