@@ -253,21 +253,27 @@ def _step(workshop: Workshop, name: str) -> Step:
 
 
 def _current(workshop: Workshop) -> Step:
-    """Return the first step that is not done, or the last."""
+    """Return the first step that is not done and can be, or the last."""
+    from backend.labs.workshop import lacking
+
     progress = workshop.place.progress(workshop.lab.name)
     steps = workshop.lab.steps
-    return next((step for step in steps if not progress.is_done(step.id)), steps[-1])
+    open_ = (step for step in steps if not progress.is_behind(step.id))
+    return next((step for step in open_ if not lacking(step)), steps[-1])
 
 
 def _page(workshop: Workshop, step: Step) -> str:
     """Return a step as plain text."""
     from backend.escape import printable
+    from backend.labs.workshop import lacking
 
     number = workshop.lab.steps.index(step) + 1
     lines = [f"{workshop.lab.title}: step {number} of {len(workshop.lab.steps)}, {step.id}", ""]
     if number == 1 and workshop.lab.introduction:
         lines += [workshop.lab.introduction, ""]
     lines += [step.title, "", step.text, ""]
+    if missing := lacking(step):
+        lines += [f"{missing} Read this step, and go on.", ""]
     lines += _block("type", step.commands)
     lines += _block("with SingularityCE", step.singularity)
     return printable("\n".join(lines), limit=1 << 16)
@@ -284,7 +290,9 @@ def _lines(result: StepResult) -> list[str]:
     step = result.step
     lines = [f"{_MARKS[result.state]}  {step.title}"]
     if result.state == "skipped":
-        lines[0] += f"  (skipped: this machine has no {' and no '.join(step.needs)})"
+        from backend.labs.workshop import lacking
+
+        lines.append(f"    {lacking(step)}")
     if result.state == "open":
         marks = ("ok" if finding.passed else "no" for finding in result.findings)
         lines += [
@@ -313,6 +321,7 @@ def _report(place: Place, path: Path) -> dict[str, object]:
         {
             "step": step,
             "done": _time(found.steps[step].done) if found.is_done(step) else None,
+            "skipped": found.is_behind(step) and not found.is_done(step),
             "tries": found.steps[step].tries if step in found.steps else 0,
         }
         for step in steps
@@ -321,7 +330,7 @@ def _report(place: Place, path: Path) -> dict[str, object]:
         "learner": found.learner,
         "lab": found.lab,
         "started": _time(found.started),
-        "finished": all(found.is_done(step) for step in steps),
+        "finished": all(found.is_behind(step) for step in steps),
         "steps": rows,
     }
 

@@ -66,7 +66,8 @@ class LabScreen(ViewScreen):
         self._steps = workshop.lab.steps
         progress = workshop.place.progress(workshop.lab.name)
         self._done = {step.id for step in self._steps if progress.is_done(step.id)}
-        self._at = next((n for n, s in enumerate(self._steps) if s.id not in self._done), 0)
+        open_ = (n for n, step in enumerate(self._steps) if not progress.is_behind(step.id))
+        self._at = next(open_, 0)
         self._hints = 0
         self._findings: list[str] = []
         self._seen: object = None

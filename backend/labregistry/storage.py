@@ -93,6 +93,21 @@ class StoredManifest:
     data: bytes
 
 
+def is_served(root: Path) -> bool:
+    """Tell whether a process serves the registry in a folder."""
+    try:
+        lock = os.open(root / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
 class Storage:
     """One folder of a registry.
 

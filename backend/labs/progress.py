@@ -38,10 +38,12 @@ class StepProgress:
     Attributes:
         tries: How often its checks were looked at before they passed.
         done: When they passed, seconds since 1970, UTC; 0 while they have not.
+        skipped: The machine could not do it when it was looked at last.
     """
 
     tries: int = 0
     done: int = 0
+    skipped: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +68,25 @@ class Progress:
         """Tell whether a step was done."""
         return bool(self.steps.get(step, StepProgress()).done)
 
+    def is_behind(self, step: str) -> bool:
+        """Tell whether a step was done, or cannot be here, so that the next one counts."""
+        known = self.steps.get(step, StepProgress())
+        return bool(known.done) or known.skipped
+
     def tried(self, step: str, *, passed: bool) -> Progress:
         """Return the progress after a look at a step; what was done stays done."""
         old = self.steps.get(step, StepProgress())
         if old.done:
             return self
-        new = replace(old, tries=old.tries + 1, done=int(time.time()) if passed else 0)
+        done = int(time.time()) if passed else 0
+        return self._with(step, replace(old, tries=old.tries + 1, done=done, skipped=False))
+
+    def skipping(self, step: str) -> Progress:
+        """Return the progress after a look at a step that this machine cannot do."""
+        old = self.steps.get(step, StepProgress())
+        return self._with(step, replace(old, skipped=True))
+
+    def _with(self, step: str, new: StepProgress) -> Progress:
         return replace(self, steps={**self.steps, step: new})
 
 
@@ -103,7 +118,11 @@ def read_progress(folder: Path, learner: str, lab: str) -> Progress:
         started=root.need("started").size(),
         port=root.need("port").size(),
         steps={
-            name: StepProgress(tries=_number(step, "tries"), done=_number(step, "done"))
+            name: StepProgress(
+                tries=_number(step, "tries"),
+                done=_number(step, "done"),
+                skipped=isinstance(step, dict) and step.get("skipped") is True,
+            )
             for name, step in root.need("steps").object().items()
         },
     )
@@ -117,7 +136,8 @@ def write_progress(folder: Path, progress: Progress) -> None:
         "started": progress.started,
         "port": progress.port,
         "steps": {
-            name: {"tries": step.tries, "done": step.done} for name, step in progress.steps.items()
+            name: {"tries": step.tries, "done": step.done, "skipped": step.skipped}
+            for name, step in progress.steps.items()
         },
     }
     temporary = folder / f"progress.{os.getpid()}"

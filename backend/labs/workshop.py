@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from backend.errors import ExistsError, NotFoundError
 from backend.escape import quoted
+from backend.labregistry.storage import is_served
 from backend.labs import recorder
 from backend.labs.checks import Finding, Scene
 from backend.labs.document import MAX_SIZE, Lab, Step, parse_lab
@@ -86,10 +87,18 @@ class Place:
         return read_progress(self.folder(lab), self.learner, lab)
 
     def reset(self, lab: str) -> bool:
-        """Remove the learner's work on a lab; return whether there was any."""
+        """Remove the learner's work on a lab; return whether there was any.
+
+        Raises:
+            ExistsError: The lab is open.
+        """
         folder = self.folder(lab)
         if not folder.exists():
             return False
+        if is_served(folder / "registry"):
+            raise ExistsError(
+                f"the lab {quoted(lab)} is open", hint="leave it first, there where it is open"
+            )
         shutil.rmtree(folder)
         return True
 
@@ -196,6 +205,8 @@ class Workshop:
         if self.place.progress(self.lab.name).is_done(step.id):
             return StepResult(step=step, state="done")
         if missing.intersection(step.needs):
+            progress = self.place.progress(self.lab.name).skipping(step.id)
+            write_progress(self.playground.folder, progress)
             return StepResult(step=step, state="skipped")
         findings = self.look(step)
         passed = all(finding.passed for finding in findings)
@@ -266,3 +277,12 @@ def missing_here() -> frozenset[str]:
 
     has_builder = any(candidate.builder for candidate in candidates())
     return frozenset() if has_builder else frozenset({"builder"})
+
+
+def lacking(step: Step) -> str:
+    """Return the sentence on what a step needs and this machine has not; "" for nothing."""
+    from backend.build.detect import install_hint
+
+    if not step.needs or not missing_here().intersection(step.needs):
+        return ""
+    return f"This machine cannot do this step: it has no builder ({install_hint()})."

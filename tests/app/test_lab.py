@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.main import main
+
 SIFDECK = str(Path(sys.executable).with_name("sifdeck"))
 
 LAB = """\
@@ -122,6 +124,46 @@ def test_a_lab_from_start_to_report() -> None:
     lab("check", "small", status=1)
 
 
+def test_a_step_that_cannot_be_done_here_holds_nobody_up(
+    teacher: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def lab(*argv: str, status: int = 0) -> str:
+        assert main(["lab", *argv]) == status
+        return capsys.readouterr().out
+
+    first = 'id = "build"\nneeds = ["builder"]'
+    assert 'id = "write"' in LAB
+    (teacher / "small.md").write_text(LAB.replace('id = "write"', first))
+    monkeypatch.setattr("backend.build.detect.candidates", lambda: ())
+    shown = lab("show", "small")
+    assert "step 2 of 2" in shown
+    shown = lab("show", "small", "build")
+    assert "This machine cannot do this step: it has no builder (" in shown
+    assert "Read this step, and go on." in shown
+    checked = lab("check", "small", status=1).splitlines()
+    assert checked[0] == "--  Write a file"
+    assert checked[1].startswith("    This machine cannot do this step: it has no builder (")
+    assert checked[2] == "..  Look at it"
+    (report,) = json.loads(lab("report"))
+    assert not report["finished"]
+    home = Path(os.environ["HOME"]) / ".local/state/sifdeck/labs"
+    (home / "ada/small/work/b.txt").write_text("a.txt")
+    lab("check", "small")
+    (report,) = json.loads(lab("report"))
+    assert report["finished"]
+    assert [(one["step"], one["skipped"]) for one in report["steps"]] == [
+        ("build", True),
+        ("look", False),
+    ]
+
+
+@pytest.mark.usefixtures("teacher")
+def test_a_lab_that_is_open_is_not_removed() -> None:
+    line = "echo mine > a.txt; sifdeck lab reset small || cat a.txt\n"
+    assert lab("start", "--shell", "small", typed=line) == "mine\n"
+    lab("reset", "small")
+
+
 def test_a_report_of_everybody(teacher: Path, tmp_path: Path) -> None:
     lab("check", "small", status=1)
     lab("--learner", "bob", "check", "small", "write", status=1)
@@ -129,7 +171,7 @@ def test_a_report_of_everybody(teacher: Path, tmp_path: Path) -> None:
     (teacher / "small.md").unlink()
     rows = json.loads(lab("report", str(home)))
     assert [(row["learner"], row["finished"]) for row in rows] == [("ada", False), ("bob", False)]
-    assert rows[0]["steps"] == [{"step": "write", "done": None, "tries": 1}]
+    assert rows[0]["steps"] == [{"step": "write", "done": None, "skipped": False, "tries": 1}]
     assert json.loads(lab("report", str(tmp_path))) == []
 
 
