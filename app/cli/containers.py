@@ -85,17 +85,26 @@ def logs(name: str, *, follow: bool) -> None:
 
 
 @click.command()
+@click.option("--detach-keys", metavar="KEYS", default="",
+              help="Leave with these keys instead of ctrl-p,ctrl-q.")  # fmt: skip
+@click.option("--no-stdin", is_flag=True, help="Only watch.")
 @click.argument("name")
-def attach(name: str) -> int:
-    """Show what a container prints from now on, and hand signals on to it.
+def attach(name: str, *, detach_keys: str, no_stdin: bool) -> int:
+    """Take over the terminal of a container, or watch what it prints from now on.
 
-    Ctrl-C and SIGTERM reach the container. The exit status is the container's.
+    One that was started with -dt has a terminal: keys go there, and Ctrl-P Ctrl-Q leaves it
+    running. One with -di gets what is typed here. Signals are handed on to any.
+    The exit status is the container's.
     """
     import os
     import signal
 
-    from backend.runtime.instances import find_instance
+    from backend import settings
+    from backend.runtime import console
+    from backend.runtime.instances import find_instance, wait
 
+    wanted = detach_keys or settings.variable("DETACH_KEYS") or console.DETACH_KEYS
+    keys = console.parse_keys(wanted)
     found = find_instance(name, running=True)
 
     def hand_on(number: int, _frame: object) -> None:
@@ -103,9 +112,28 @@ def attach(name: str) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, hand_on)
-    _print_log(found, follow=True, skip=True)
+    if found.has(console.SOCKET) and not no_stdin:
+        click.echo(f"INFO:    Attached to {name}; {wanted} leaves it running", err=True)
+        if not console.attach_terminal(found.folder, keys):
+            click.echo(f"INFO:    {name} goes on; come back with: sifdeck attach {name}", err=True)
+            return 0
+        while wait(found):
+            pass
+    else:
+        if found.has(console.INPUT) and not no_stdin:
+            _feed(found)
+        _print_log(found, follow=True, skip=True)
     ended = find_instance(name, running=False)
     return 137 if ended.status is None else ended.status
+
+
+def _feed(found: Instance) -> None:
+    """Hand our input on to a container, beside watching it."""
+    from threading import Thread
+
+    from backend.runtime.console import feed
+
+    Thread(target=feed, args=(found.folder,), daemon=True).start()
 
 
 def _print_log(found: Instance, *, follow: bool, skip: bool) -> None:

@@ -116,7 +116,7 @@ def start(
     if options.detach:
         from backend.runtime.background import start_detached
 
-        click.echo(start_detached(plan, str(flags["name"])))
+        click.echo(start_detached(plan, str(flags["name"]), keep_input=options.keep_input))
     else:
         container.become_launcher(plan)
 

@@ -112,6 +112,8 @@ OPTIONS = (
     _text("--apply-cgroups", "FILE", "Limits in a TOML file, as SingularityCE's.", "APPLY_CGROUPS"),
     _switch("--detach -d", "Run in the background and print the name."),
     _text("--name", "NAME", "Of a container in the background."),
+    _switch("--tty -t", "With --detach: a terminal, for attach."),
+    _switch("--interactive -i", "With --detach: keep its input open, for attach."),
     _switch("--no-https", "Talk HTTP to the registry.", "NO_HTTPS"),
     _text("--authfile", "FILE", "Look for registry logins in this file first."),
     _text("--ca-cert", "FILE", "Trust the authorities in this PEM file too."),
@@ -120,7 +122,7 @@ OPTIONS = (
     _switch("--oci", "Accepted: the default."),
     _switch("--userns -u", "Accepted: an ordinary user has one anyway."),
     _switch("--uts", "A host name of its own, which --hostname implies."),
-    _switch("--ipc -i", "Accepted: every container has its own."),
+    _switch("--ipc", "Accepted: every container has its own."),
     _switch("--pid", "Accepted: every container has its own."),
     _switch("--compat", "Accepted: the default."),
 )
@@ -222,6 +224,8 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
         runtime=read.text("runtime"),
         app=read.text("app"),
         detach=bool(flags["detach"]),
+        terminal=bool(flags["tty"]),
+        keep_input=bool(flags["interactive"]),
         compat=compat,
         binds=(
             *options.parse_binds(read.entries("bind")),

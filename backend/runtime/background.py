@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from backend.errors import LaunchError
-from backend.runtime import builtin, container, instances, kernel, relay
+from backend.runtime import builtin, console, container, instances, kernel, relay
 from backend.runtime.bpf import compile_filter
 from backend.runtime.cgroups import open_doors
 
@@ -29,12 +29,13 @@ _SPACES = {
 _MAX_LOG = 4096
 
 
-def start_detached(plan: Plan, name: str) -> str:
+def start_detached(plan: Plan, name: str, *, keep_input: bool) -> str:
     """Start the plan in a session of its own and return the container's name.
 
     Args:
-        plan: Without a terminal.
+        plan: With a terminal, it gets one that users can attach to.
         name: Empty to have one chosen.
+        keep_input: Without a terminal: leave its input open for those who attach.
 
     Raises:
         LaunchError: The container did not start; its log says why.
@@ -48,7 +49,7 @@ def start_detached(plan: Plan, name: str) -> str:
     if pid == 0:
         try:
             os.close(reading)
-            _detach(plan, name, folder)
+            _detach(plan, name, folder, keep_input=keep_input)
         finally:
             os._exit(125)
     os.close(writing)
@@ -64,15 +65,20 @@ def start_detached(plan: Plan, name: str) -> str:
     return name
 
 
-def _detach(plan: Plan, name: str, folder: str) -> NoReturn:
+def _detach(plan: Plan, name: str, folder: str, *, keep_input: bool) -> NoReturn:
     """Leave the caller's session and become the launcher."""
+    document = json.loads(plan["config"])
     os.setsid()
     log = os.open(f"{folder}/log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    nowhere = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nowhere, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
+    if plan["terminal"]:
+        size = document["process"]["consoleSize"]
+        console.serve(folder, log, size["height"], size["width"])
+    else:
+        nowhere = os.open(os.devnull, os.O_RDONLY)
+        source = console.open_input(folder) if keep_input else nowhere
+        for descriptor, target in ((source, 0), (log, 1), (log, 2)):
+            os.dup2(descriptor, target)
     os.set_inheritable(plan["ready"], True)
-    document = json.loads(plan["config"])
     record = instances.Record(
         name=name,
         image=plan["image"],

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from backend.runtime.plan import Limit, Namespace, Plan, Rootfs
 
 _DEFAULT_UMASK = 0o022
+_ROWS, _COLUMNS = 24, 80
+"""Of a terminal in the background that is started from none."""
 
 
 def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
@@ -120,6 +122,8 @@ def _check(options: RunOptions, runtime: Engine, caller: Caller) -> None:
         raise UsageError("runc cannot keep the host's groups", hint="use crun or builtin")
     if options.keep_groups and caller.uid == 0:
         raise UsageError("--keep-groups is for ordinary users; root has no groups to keep")
+    if options.terminal and not options.detach and not (os.isatty(0) and os.isatty(1)):
+        raise UsageError("--tty needs a terminal", hint="run sifdeck on one, or use --detach")
     if options.publish and not options.has_private_network:
         raise UsageError("a port can only be published from a private network", hint="add --net")
 
@@ -140,8 +144,11 @@ def _describe(
 ) -> Container:
     """Return what config.json says."""
     place = mounts.place
-    attached = not options.detach and os.isatty(0) and os.isatty(1)
-    terminal = os.get_terminal_size(0) if attached else None
+    on_terminal = os.isatty(0) and os.isatty(1)
+    size = (_ROWS, _COLUMNS)
+    if on_terminal:
+        columns, rows = os.get_terminal_size(0)
+        size = (rows, columns)
     working_dir = options.working_dir or runnable.working_dir or "/"
     if not options.compat and not options.working_dir:
         working_dir = place.cwd
@@ -150,7 +157,7 @@ def _describe(
         arguments=choose_arguments(runnable, options),
         environment=compose_environment(runnable, options, place.home or "/", devices),
         working_dir=working_dir,
-        terminal=(terminal.lines, terminal.columns) if terminal else None,
+        terminal=size if (options.terminal if options.detach else on_terminal) else None,
         umask=_DEFAULT_UMASK if options.umask is None else options.umask,
         privileges=grant(options, identity),
         mounts=mounts.entries,

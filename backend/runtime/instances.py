@@ -74,6 +74,10 @@ class Instance:
         """Path of the file with what it printed."""
         return f"{self.folder}/log"
 
+    def has(self, name: str) -> bool:
+        """Tell whether its folder holds something called ``name``."""
+        return os.path.exists(f"{self.folder}/{name}")
+
 
 def home() -> str:
     """Return the folder of all records, made if it is missing.

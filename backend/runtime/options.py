@@ -110,6 +110,8 @@ class RunOptions(Value):
         runtime: ``crun``, ``runc``, ``builtin`` or a path; empty to choose.
         app: The SCIF app to run; empty for none.
         detach: Run in the background.
+        terminal: Have a terminal, in the background too.
+        keep_input: Leave the input open, in the background.
         compat: Behave like Docker; else show the host's home, /tmp and folder, as native
             SingularityCE does.
 
@@ -154,6 +156,8 @@ class RunOptions(Value):
     runtime: str = ""
     app: str = ""
     detach: bool = False
+    terminal: bool = False
+    keep_input: bool = False
     compat: bool = True
 
     binds: tuple[Bind, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import containers
+from tests.support.terminal import Terminal
 from tests.support.users import WITH_ONE, WITH_RANGE, Somebody, somebody
 
 if TYPE_CHECKING:
@@ -22,14 +24,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.runtime
 
 SERVE = "echo began; trap 'echo ended; exit 3' TERM; while :; do sleep 0.05; done"
-
-
-@pytest.fixture(scope="module")
-def busybox() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="sifdeck-bg-"))
-    folder.chmod(0o755)
-    yield containers.busybox(folder)
-    shutil.rmtree(folder)
 
 
 class Desk:
@@ -63,17 +57,26 @@ class Desk:
         shutil.rmtree(self.folder)
 
 
-@pytest.fixture(params=["root", WITH_RANGE, WITH_ONE])
-def desk(request: pytest.FixtureRequest) -> Iterator[Desk]:
-    made = Desk(somebody(request.param))
+CELLS = [
+    ("root", "crun"),
+    ("root", "builtin"),
+    (WITH_RANGE, "runc"),
+    (WITH_RANGE, "crun"),
+    (WITH_ONE, "builtin"),
+    (WITH_ONE, "crun"),
+]
+
+
+@pytest.fixture
+def desk(name: str) -> Iterator[Desk]:
+    made = Desk(somebody(name))
     yield made
     made.close()
 
 
-@pytest.mark.parametrize("runtime", ["crun", "builtin"])
+@pytest.mark.parametrize(("name", "runtime"), CELLS)
 def test_a_life_in_the_background(desk: Desk, runtime: str, busybox: Path) -> None:
-    if runtime == "crun" and not shutil.which("crun"):
-        pytest.skip("no crun")
+    containers.need_runtime(runtime)
     start = ["exec", "-d", "--name", "one", "--runtime", runtime, "--env", "A=b"]
     assert desk(*start, busybox, "sh", "-c", SERVE) == "one\n"
     members = containers.members(desk.pid("one"))
@@ -139,5 +142,82 @@ def test_attach_hands_signals_on_and_returns_the_status(busybox: Path) -> None:
             process.send_signal(signal.SIGINT)
             assert process.stdout.read().endswith(b"ended\n")
         assert process.returncode == 3
+    finally:
+        desk.close()
+
+
+@pytest.mark.tmux
+@pytest.mark.parametrize(("name", "runtime"), CELLS[1:-1])
+def test_attach_takes_over_the_terminal(
+    desk: Desk, runtime: str, busybox: Path, tmp_path: Path
+) -> None:
+    containers.need_runtime(runtime)
+    desk("exec", "-dt", "--name", "tty", "--runtime", runtime, busybox, "sh")
+    members = containers.members(desk.pid("tty"))
+    environment = desk.who.environment() | {"XDG_RUNTIME_DIR": str(desk.folder)}
+    attach = desk.who.command([containers.SIFDECK, "attach", "tty"])
+    with Terminal(environment=environment) as terminal:
+        terminal.run(attach, tmp_path / "go")
+        terminal.wait_for("Attached to tty")
+        terminal.type("tty; stty size; echo sle''eps; sleep 600")
+        terminal.wait_for("30 100")
+        terminal.wait_for("sleeps")
+        terminal.press("C-c")
+        terminal.type("echo interrupted $?")
+        terminal.wait_for("interrupted 130")
+        terminal.press("C-p", "C-q")
+        terminal.wait_for("tty goes on")
+        terminal.wait_for("host$")
+        terminal.resize(120, 40)
+        terminal.run(attach, tmp_path / "again")
+        terminal.wait_for("Attached to tty")
+        terminal.type("stty size; exit 9")
+        terminal.wait_for("40 120")
+        terminal.wait_for("host$")
+        terminal.type("echo status=$?; stty -a | grep -c -- '-icanon'; echo over")
+        terminal.wait_for("status=9\n0\nover")
+    containers.wait_until(lambda: all(member.is_gone() for member in members))
+    assert "interrupted 130" in desk("logs", "tty")
+
+
+def test_attach_feeds_an_input_that_is_kept_open(busybox: Path) -> None:
+    desk = Desk(somebody(WITH_RANGE))
+
+    def has_said(words: str) -> bool:
+        return words in desk("logs", "in")
+
+    try:
+        script = "while read line; do echo got $line; test $line = end && exit 4; done"
+        desk("exec", "-di", "--name", "in", busybox, "sh", "-c", script)
+        environment = desk.who.environment() | {"XDG_RUNTIME_DIR": str(desk.folder)}
+        command = desk.who.command([containers.SIFDECK, "attach", "in"])
+        for lines, status in ((b"one\n", None), (b"two\nend\n", 4)):
+            with subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd="/"
+            ) as process:
+                assert process.stdin is not None
+                process.stdin.write(lines)
+                process.stdin.close()
+                last = lines.splitlines()[-1].decode()
+                containers.wait_until(functools.partial(has_said, f"got {last}\n"))
+                if status is None:
+                    process.kill()
+            assert status is None or process.returncode == status
+    finally:
+        desk.close()
+
+
+@pytest.mark.parametrize("victim", ["launcher", "console"])
+def test_a_terminal_in_the_background_leaves_nothing(victim: str, busybox: Path) -> None:
+    desk = Desk(somebody(WITH_ONE))
+    try:
+        desk("exec", "-dt", "--name", "tty", busybox, "sleep", "600")
+        launcher = desk.pid("tty")
+        members = containers.members(launcher)
+        commands = {one.pid: Path(f"/proc/{one.pid}/cmdline").read_bytes() for one in members}
+        server = next(pid for pid, command in commands.items() if b"-dt" in command)
+        os.kill(launcher if victim == "launcher" else server, signal.SIGKILL)
+        containers.wait_until(lambda: all(member.is_gone() for member in members))
+        assert json.loads(desk("ps", "--json")) == []
     finally:
         desk.close()
