@@ -191,6 +191,8 @@ def _check(name: str, registry: str, repository: str, tag: str) -> None:
             f"{quoted(registry)} in {shown} is not a registry host",
             hint="it is a name or an address, with a port where needed, as localhost:5000",
         )
+    if not repository:
+        raise UsageError("the image has no name", hint="as docker://ghcr.io/group/name:tag has one")
     if not _REPOSITORY.fullmatch(repository) or len(repository) > 255:
         hint = "names are lower case, as in docker://ghcr.io/group/name:tag"
         raise UsageError(f"{quoted(repository)} in {shown} is not a repository", hint=hint)

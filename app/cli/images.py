@@ -84,7 +84,7 @@ def cache_limit() -> int | None:
 
 
 def find_reference(text: str, access: Access, *, offline: bool = False) -> Reference:
-    """Return what ``text`` names; a bare name is looked up in ``registries.conf``.
+    """Return what ``text`` names; a bare name that is no file is looked up in ``registries.conf``.
 
     Args:
         text: What the user typed.
@@ -93,23 +93,41 @@ def find_reference(text: str, access: Access, *, offline: bool = False) -> Refer
 
     Raises:
         UsageError: It names nothing, or nothing that could be a name.
-        NotFoundError: No registry to search has the image.
+        NotFoundError: There is no such file, and no registry to search has the image.
     """
     import os
 
     from backend.reference import parse
 
     reference = parse(text)
-    if reference.transport != "file" or os.path.exists(reference.path) or "/" in text:
+    if reference.transport != "file" or os.path.exists(reference.path):
         return reference
+    found = None if "/" in text else _find_short_name(text, access, offline=offline)
+    if found is None:
+        from backend.errors import NotFoundError
+        from backend.escape import quoted
+
+        raise NotFoundError(
+            f"no such image: {quoted(text)}",
+            hint="for an image in a registry write docker://NAME[:TAG]",
+        )
+    return found
+
+
+def _find_short_name(text: str, access: Access, *, offline: bool) -> Reference | None:
+    """Return the image that ``registries.conf`` means by a name; None if it says nothing of it.
+
+    Raises:
+        NotFoundError: No registry to search has the image.
+    """
     if not access.registries.search and not access.registries.aliases:
-        return reference
+        return None
     from backend.paths import cache_home
     from backend.registry.access import find_short_name
     from backend.registry.memory import memory_of
 
     memory = memory_of(cache_home()) if offline else None
-    return run_async(find_short_name(text, access, memory=memory)) or reference
+    return run_async(find_short_name(text, access, memory=memory))
 
 
 def find_in_registry(text: str, access: Access) -> Reference:
@@ -125,9 +143,8 @@ def find_in_registry(text: str, access: Access) -> Reference:
 
     reference = parse(text)
     if reference.transport == "file":
-        reference = find_reference(text, access)
-    if reference.transport == "file":
-        reference = parse_name(text)
+        short = None if "/" in text else _find_short_name(text, access, offline=False)
+        reference = short or parse_name(text)
     if reference.transport not in {"docker", "oras"}:
         raise UsageError(
             f"{one_line(text, limit=200)} is in no registry", hint="write docker://HOST/NAME:TAG"

@@ -326,6 +326,16 @@ def test_what_nothing_can_be_copied_to(
         assert "transport is not supported for push" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("verb", [["pull"], ["run"], ["copy", "oci:lay"]])
+def test_a_name_that_is_nothing_says_how_to_name_an_image(
+    verb: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(verb[0], "nothing", *verb[1:]) == ExitCode.NOT_FOUND
+    error = capfd.readouterr().err
+    assert "no such image: 'nothing'" in error
+    assert "docker://NAME" in error
+
+
 def test_offline_asks_nobody(registry: Registry, capfd: pytest.CaptureFixture[str]) -> None:
     registry.push(make("offline"), "copy/offline")
     registry.push(make("unseen"), "copy/offline", "unseen")

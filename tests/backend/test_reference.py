@@ -64,7 +64,7 @@ def test_files(text: str) -> None:
         ("", "not an image"),
         ("docker:ubuntu", "slashes"),
         ("docker://Ubuntu", "repository"),
-        ("docker://", "repository"),
+        ("docker://", "has no name"),
         ("docker://host:99999999/x", "host"),
         ("docker://x:", "tag"),
         ("docker://x:" + "t" * 129, "tag"),
