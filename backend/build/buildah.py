@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.build.dockerfile import Dockerfile, read_dockerfile
+from backend.build.podmanstate import podman_state
 from backend.build.program import output_of, run_builder, run_on_terminal
 from backend.build.request import assignments, each, flag
 from backend.build.steps import Steps
@@ -53,8 +54,8 @@ _MARK = "--cgroup-parent"
 isolation does without, it has no other effect."""
 
 
-_HEREDOCS = (1, 33)
-"""The first version that knows them; earlier ones take their lines for instructions."""
+_HEREDOCS = {"buildah": (1, 33), "podman": (4, 8)}
+"""The first versions that know them; earlier ones take their lines for instructions."""
 
 _RECORD = "builder.json"
 """The file, in the folder of a build, with what it takes to remove its containers."""
@@ -98,22 +99,26 @@ class Buildah:
     def lacks(self, request: BuildRequest) -> str:
         """Return what it cannot do of the request."""
         line = read_dockerfile(request).heredoc_line(request.target)
-        version = self._engine() if line else _HEREDOCS
-        if version >= _HEREDOCS:
+        if not line:
             return ""
-        shown = ".".join(map(str, version))
-        return f"the heredoc in line {line} of the Dockerfile takes buildah 1.33, this is {shown}"
-
-    def _engine(self) -> tuple[int, int]:
-        """Return the version of buildah that it is, or has in it."""
-        words = {"podman": ["info", "--format", "{{.Host.BuildahVersion}}"]}
-        argv = [self.name, *words.get(self.name, ["--version"])]
-        match = re.search(r"\b(\d+)\.(\d+)", output_of(argv, environment={})[1])
-        return (int(match[1]), int(match[2])) if match else (0, 0)
+        said = re.search(r"\b(\d+)\.(\d+)", output_of([self.name, "--version"], environment={})[1])
+        needed, version = _HEREDOCS[self.name], (int(said[1]), int(said[2])) if said else (0, 0)
+        if version >= needed:
+            return ""
+        return (
+            f"the heredoc in line {line} of the Dockerfile takes {self.name} "
+            f"{needed[0]}.{needed[1]}, and this is {version[0]}.{version[1]}"
+        )
 
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
         """Build in the user's own store, whose layers are the cache of the next build."""
-        environment = _environment(request, folder)
+        if self.name == "buildah" or _has_runtime_folder():
+            return self._build(request, folder, report)
+        with podman_state():
+            return self._build(request, folder, report)
+
+    def _build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
+        environment = _environment(self.name, request, folder)
         program = [self.name, *self._storage_options(environment, report)]
         mark, mode = f"sifdeck-{secrets.token_hex(8)}", _mode()
         id_file = folder / "image-id"
@@ -366,15 +371,23 @@ def _mode() -> str:
     return read_caller(find_map_tools()).mode
 
 
-def _environment(request: BuildRequest, folder: Path) -> dict[str, str]:
+def _has_runtime_folder() -> bool:
+    return os.geteuid() == 0 or bool(os.environ.get("XDG_RUNTIME_DIR"))
+
+
+def _environment(program: str, request: BuildRequest, folder: Path) -> dict[str, str]:
     """Return the variables of the builder: its temporary files go into our folder.
 
     But without a runtime folder, a rootless podman keeps its state below TMPDIR, and looks for
     it there ever after.
     """
     variables = {"BUILDAH_FORMAT": "oci"}
-    if os.geteuid() == 0 or os.environ.get("XDG_RUNTIME_DIR"):
+    if _has_runtime_folder() or program == "buildah":
         variables["TMPDIR"] = str(folder)
+    if not _has_runtime_folder() and program == "buildah":
+        place = folder / "run"
+        place.mkdir(mode=0o700)
+        variables["XDG_RUNTIME_DIR"] = str(place)
     if request.source_date_epoch is not None:
         variables["SOURCE_DATE_EPOCH"] = str(request.source_date_epoch)
     return variables

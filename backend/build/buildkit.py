@@ -98,6 +98,7 @@ class Buildctl:
         address = f"unix://{folder}/buildkitd.sock"
         root, lock = _free_root()
         argv = [*self._daemon, "--root", str(root), "--addr", address]
+        argv += ["--allow-insecure-entitlement", "network.host"]  # for --network=host
         if len(self._daemon) > 1:  # rootlesskit PROGRAM
             argv.append("--oci-worker-no-process-sandbox")
         log = folder / "buildkitd.log"

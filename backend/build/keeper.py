@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.build.buildah import remove_containers
+from backend.build.podmanstate import drop_state
 from backend.build.program import GROUPS
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def _clear(folder: Path) -> None:
         time.sleep(_PAUSE_S)
     _signal(groups, signal.SIGKILL)
     remove_containers(folder)
+    drop_state()
     shutil.rmtree(folder, ignore_errors=True)
 
 

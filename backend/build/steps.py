@@ -22,6 +22,13 @@ _MAX_LINE = 16 << 10
 _MAX_NAME = 2000
 
 
+_FOREIGN = "exec format error"
+_FOREIGN_HINT = (
+    "its programs are for another kind of processor, and nothing emulates that here: leave out "
+    "--platform, build on such a machine, or ask an administrator for qemu-user-static"
+)
+
+
 class Steps:
     """Numbers the steps, measures them and finds their lines.
 
@@ -42,6 +49,7 @@ class Steps:
         self._locator = Locator(stages)
         self._steps: dict[int, Step] = {}
         self._began: dict[int, float] = {}
+        self._foreign: set[int] = set()
         self.total = sum(len(stage.instructions) for stage in stages)
 
     def add(self, name: str, *, stage: str = "") -> int:
@@ -94,6 +102,8 @@ class Steps:
 
     def output(self, number: int, text: str) -> None:
         """The step printed a line; 0 is no step."""
+        if _FOREIGN in text.lower():
+            self._foreign.add(number)
         self._report(Output(text=text[:_MAX_LINE], step=number))
 
     def error(self, fallback: str) -> BuildError:
@@ -113,7 +123,11 @@ class Steps:
             f"step {step.number} failed{place}: {one_line(step.name, limit=200)}",
             why=one_line(step.error or fallback),
             kept=f"the {steps} in the builder's cache" if good else "",
+            hint=_FOREIGN_HINT if self._is_foreign(step) else "",
         )
+
+    def _is_foreign(self, step: Step) -> bool:
+        return step.number in self._foreign or _FOREIGN in step.error.lower()
 
     def _elapsed(self, number: int) -> float:
         began = self._began.get(number)

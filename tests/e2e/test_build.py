@@ -265,8 +265,11 @@ class TestWithoutRoot:
         user = somebody(WITH_RANGE)
         with user_folder(user) as folder:
             write(folder, f"FROM {base}\nRUN chown 1000:8 /home && id -u > /made\nUSER 1000\n")
+            # As in a batch job: without a folder for what lives as long as the session.
             result = self.build(folder, user, program)
             assert result.returncode == 0, result.stderr
+            assert not list((folder / "tmp").iterdir())
+            wait_until(lambda: not holders(folder))
             assert "vfs" not in result.stderr
             assert content(folder / "x.sif", "/made") == "0\n"
             assert read_ocisif(folder / "x.sif").config.user == "1000"
@@ -278,19 +281,18 @@ class TestWithoutRoot:
         user = somebody(WITH_ONE)
         with user_folder(user) as folder:
             write(folder, f"FROM {base}\nRUN id -u > /made\n")
-            result = self.build(folder, user, "buildah")
+            result = self.build(folder, user, "buildah", XDG_RUNTIME_DIR=str(folder / "run"))
             assert result.returncode == 0, result.stderr
             assert content(folder / "x.sif", "/made") == "0\n"
+            assert not list((folder / "tmp").iterdir())
 
-    def build(self, folder: Path, user: Somebody, program: str) -> subprocess.CompletedProcess[str]:
-        """Build in a home and a runtime folder of the test's own."""
-        return build(
-            folder,
-            *("x.sif", "--no-https", "--builder", program),
-            user=user,
-            HOME=str(folder),
-            XDG_RUNTIME_DIR=str(folder / "run"),
-        )
+    def build(
+        self, folder: Path, user: Somebody, program: str, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Build in a home and a temporary folder of the test's own."""
+        places = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
+        words = ("x.sif", "--no-https", "--builder", program)
+        return build(folder, *words, user=user, **places, **variables)
 
 
 @pytest.fixture
@@ -626,13 +628,22 @@ class Quiet(SimpleHTTPRequestHandler):
 def user_folder(user: Somebody) -> Iterator[Path]:
     """Give a folder of a user's, where no closed folder is above it."""
     folder = Path(tempfile.mkdtemp(prefix="sifdeck-build-test-", dir=user.home))
-    (folder / "run").mkdir(mode=0o700)
-    for path in (folder, folder / "run"):
+    for name in ("run", "tmp"):
+        (folder / name).mkdir(mode=0o700)
+    for path in (folder, folder / "run", folder / "tmp"):
         os.chown(path, user.uid, user.gid)
     yield folder
-    for file in folder.glob("run/libpod/tmp/pause.pid"):  # it keeps podman's namespace
-        os.kill(int(file.read_text()), signal.SIGTERM)
     shutil.rmtree(folder)
+
+
+def holders(folder: Path) -> list[str]:
+    """Return the processes with a folder in their environment, as podman's holder has it."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"={folder}".encode() in file.read_bytes():
+                found.append(file.parent.name)
+    return found
 
 
 def sleepers(*words: str) -> list[str]:

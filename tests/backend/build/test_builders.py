@@ -348,24 +348,25 @@ class TestWhatABuilderLacks:
     @pytest.mark.parametrize(
         ("said", "lack"),
         [
-            ("buildah version 1.28.2 (image-spec 1.1.0)", "line 3 of the Dockerfile takes"),
+            ("buildah version 1.28.2 (image-spec 1.1.0)", "line 3 of the Dockerfile takes buildah"),
             ("buildah version 1.33.0 (image-spec 1.1.0)", ""),
             ("buildah version 2.0", ""),
-            ("nonsense", "this is 0.0"),
+            ("buildah nonsense", "this is 0.0"),
+            ("podman version 4.3.1", "takes podman 4.8, and this is 4.3"),
+            ("podman version 5.4.2", ""),
         ],
     )
-    def test_heredocs_in_buildah(
+    def test_heredocs(
         self, said: str, lack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        for name in ("buildah", "podman"):  # podman tells the version of its engine
-            program(tmp_path, name, f'echo "{said}"')
+        name = said.split(maxsplit=1)[0]
+        program(tmp_path, name, f'echo "{said}"')
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         request = self.request(tmp_path, "FROM a AS b\n\nRUN <<EOF\nx\nEOF\nFROM a AS c\n", "b")
-        for name in ("buildah", "podman"):
-            found = Buildah(name).lacks(request)
-            assert lack in found
-            assert bool(found) == bool(lack)
-        assert Buildah("buildah").lacks(replace(request, target="c")) == ""
+        found = Buildah(name).lacks(request)
+        assert lack in found
+        assert bool(found) == bool(lack)
+        assert Buildah(name).lacks(replace(request, target="c")) == ""
 
     @pytest.mark.parametrize(
         ("kind", "version", "text", "lack"),

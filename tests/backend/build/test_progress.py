@@ -108,6 +108,18 @@ class TestBuildah:
         assert error.message.startswith("step 2 failed (line 3 of the Dockerfile): RUN x")
         assert told(happened)[-2] == (2, "no")
 
+    @pytest.mark.parametrize(
+        ("line", "hint"), [("sh: Exec format error", "qemu-user-static"), ("sh: no", "")]
+    )
+    def test_programs_for_another_processor(self, line: str, hint: str) -> None:
+        log = StepLog(parse_dockerfile("FROM a\nRUN x\n"), "", lambda _: None)
+        for text in ("STEP 1/2: FROM a", "STEP 2/2: RUN x", line, "Error: exit status 1"):
+            log.line(text)
+        error = log.error("")
+        assert error.message == "step 2 failed (line 2 of the Dockerfile): RUN x"
+        assert hint in error.hint
+        assert bool(error.hint) == bool(hint)
+
     def test_what_the_builder_does_not_know_is_said(self) -> None:
         happened: list[Event] = []
         StepLog(parse_dockerfile("# syntax=x/y:1\nFROM a\n"), "", happened.append)
