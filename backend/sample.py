@@ -52,7 +52,8 @@ _MERGED = ("bin", "lib", "lib32", "lib64", "sbin")
 """Top folders that are links into /usr in the image."""
 _MAX_FILE = 64 << 20
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TOOL_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
+_TOOL_PATH = "/usr/bin:/bin:/usr/sbin:/sbin:/run/current-system/sw/bin"
+"""The last is NixOS, which has little else than ``sh`` in the usual places."""
 
 _GREET = """\
 #!/bin/sh
@@ -336,10 +337,10 @@ class _Collection:
         waiting = [(elf, owner)]
         while waiting:
             current, place = waiting.pop()
-            for name in (*current.needed, *_OPENED.get(place.name, ())):
+            for name in (*current.needed, *_opened(place)):
                 found = self._find(name, current, place)
                 if found is None:
-                    if name in current.needed and Path(interpreter).name != name:
+                    if Path(interpreter).name != name:
                         return False
                     continue
                 target = self._place(found)
@@ -389,8 +390,10 @@ class _Collection:
         self.members[target] = Member(name=target, data=data, mode=0o755)
 
 
-_OPENED = {"libc.so.6": ("libnss_files.so.2",)}
-"""Libraries that another opens by name when it runs: glibc before 2.34, to read passwd."""
+def _opened(library: Path) -> tuple[str, ...]:
+    """Return what a library opens when it runs: glibc before 2.34, to read passwd."""
+    beside = library.with_name("libnss_files.so.2")
+    return (str(beside),) if library.name == "libc.so.6" and beside.exists() else ()
 
 
 def _kind(data: bytes) -> tuple[int, int, int]:
@@ -416,6 +419,7 @@ def _read(path: Path, size: int = _MAX_FILE) -> bytes | None:
 def _library_folders() -> list[str]:
     """Return the folders that this machine's loaders look in, glibc's and musl's."""
     found = ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"]
+    found += ["/lib64/lp64d", "/usr/lib64/lp64d"]  # compiled into the loader on riscv64
     # Debian's multiarch folders are compiled into its loader; elsewhere there are none.
     for top in ("/lib", "/usr/lib"):
         found += sorted(str(path) for path in Path(top).glob("*-linux-*") if path.is_dir())

@@ -137,6 +137,73 @@ def test_one_program_of_many_names_is_copied_once(tmp_path: Path) -> None:
     assert made["usr/bin/ls"].link == "busybox"
 
 
+def put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path.chmod(0o755)
+
+
+def copied_from(folder: Path, *names: str) -> dict[str, Member]:
+    """Return what is copied of programs in a folder, by its path below the test's folder."""
+    top = str(folder.parent).lstrip("/") + "/"
+    return {
+        member.name.removeprefix(top): member
+        for member in copy_programs(names, path=str(folder))
+        if member.kind != "folder"
+    }
+
+
+def test_a_machine_with_each_package_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    """As NixOS: loader and libraries are found by their whole paths, and stay there."""
+    loader, libc, other = (tmp_path / f"store/{name}" for name in ("glibc/ld.so", "glibc", "x"))
+    plain = small_elf(loader="", run_path="", needed=("ld.so", "ld.so"))
+    library = small_elf(loader="", run_path=str(libc), needed=("libc.so.6", "libc.so.6"))
+    put(loader, plain)
+    put(libc / "libc.so.6", plain)
+    put(other / "lib/libx.so.1", library)
+    shell = small_elf(loader=str(loader), run_path=f"$ORIGIN/../lib:{libc}")
+    put(other / "bin/bash", shell)
+    (tmp_path / "sw").mkdir()
+    (tmp_path / "sw/sh").symlink_to("../link")
+    (tmp_path / "link").symlink_to(other / "bin/bash")
+    made = copied_from(tmp_path / "sw", "sh")
+    assert set(made) == {
+        *("store/glibc/ld.so", "store/glibc/libc.so.6", "store/x/lib/libx.so.1"),
+        *("usr/bin/bash", "usr/bin/sh"),
+    }
+    assert made["usr/bin/sh"].link == "bash"
+    assert made["usr/bin/bash"].data == shell
+
+
+def test_a_machine_with_musl(tmp_path: Path) -> None:
+    """The C library is the loader, by another name, and one program has many names."""
+    loader = tmp_path / "lib/ld-musl-test.so.1"
+    itself = (loader.name, loader.name)
+    put(loader, small_elf(loader="", run_path="", needed=itself))
+    (tmp_path / "lib/libc.musl-test.so.1").symlink_to(loader.name)
+    name = "libc.musl-test.so.1"
+    busybox = small_elf(loader=str(loader), run_path="$ORIGIN/../lib", needed=(name, name))
+    put(tmp_path / "bin/busybox", busybox)
+    (tmp_path / "bin/sh").symlink_to("busybox")
+    (tmp_path / "bin/cat").symlink_to("sh")
+    made = copied_from(tmp_path / "bin", "sh", "cat", "id")
+    assert set(made) == {
+        *("lib/ld-musl-test.so.1", f"lib/{name}"),
+        *("usr/bin/busybox", "usr/bin/sh", "usr/bin/cat"),
+    }
+    assert made["usr/bin/cat"].link == made["usr/bin/sh"].link == "busybox"
+    assert made[f"lib/{name}"].data == loader.read_bytes()
+
+
+def test_programs_that_lack_a_library_are_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "ld.so", small_elf(loader="", run_path="", needed=("", "")))
+    alone = small_elf(loader=str(tmp_path / "ld.so"), run_path="", needed=("ld.so", "ld.so"))
+    put(tmp_path / "bin/sh", alone)
+    put(tmp_path / "bin/cat", small_elf(loader=str(tmp_path / "ld.so")))  # libx.so.1 is nowhere
+    put(tmp_path / "bin/id", small_elf(loader="/nowhere/ld.so"))
+    assert set(copied_from(tmp_path / "bin", "sh", "cat", "id")) == {"ld.so", "usr/bin/sh"}
+
+
 def test_a_machine_without_a_shell_is_told(tmp_path: Path) -> None:
     (tmp_path / "sh").write_bytes(b"\x7fELF but not really")
     (tmp_path / "sh").chmod(0o755)
@@ -178,21 +245,31 @@ def test_elf_against_readelf() -> None:
         assert f"interpreter: {found.interpreter}]" in said
 
 
-def small_elf(*, wide: bool, little: bool) -> bytes:
+def small_elf(
+    *,
+    wide: bool = True,
+    little: bool = True,
+    loader: str = "/lib/ld-test.so",
+    run_path: str = "$ORIGIN/../lib:/opt/lib",
+    needed: tuple[str, str] = ("libx.so.1", "libc.so.6"),
+) -> bytes:
     """Build an ELF file of three segments from the specification."""
     order = "<" if little else ">"
-    strings = b"\0libx.so.1\0$ORIGIN/../lib:/opt/lib\0libc.so.6\0"
-    loader = b"/lib/ld-test.so\0"
+    texts = [text.encode() + b"\0" for text in (needed[0], run_path, needed[1])]
+    places = [1 + sum(map(len, texts[:number])) for number in range(3)]
+    strings = b"\0" + b"".join(texts)
+    named = loader.encode() + b"\0"
     head, entry = (64, 56) if wide else (52, 32)
     base = 0x1000
     at_loader = head + 3 * entry
-    at_strings = at_loader + len(loader)
+    at_strings = at_loader + len(named)
     at_dynamic = at_strings + len(strings)
-    tags = [(1, 1), (29, 11), (1, 35), (5, base + at_strings), (0, 0), (1, 1)]
+    tags = list(zip((1, 29, 1), places, strict=True))
+    tags += [(5, base + at_strings), (0, 0), (1, 1)]
     dynamic = b"".join(struct.pack(f"{order}{'qQ' if wide else 'iI'}", *tag) for tag in tags)
     size = at_dynamic + len(dynamic)
     segments = [(1, 0, base, size), (2, at_dynamic, base + at_dynamic, len(dynamic))]
-    segments.append((3, at_loader, base + at_loader, len(loader)))
+    segments.append((3, at_loader, base + at_loader, len(named)))
     headers = b"".join(
         struct.pack(f"{order}IIQQQQQQ", kind, 4, offset, address, address, length, length, 1)
         if wide
@@ -204,7 +281,7 @@ def small_elf(*, wide: bool, little: bool) -> bytes:
     rest = struct.pack(
         f"{order}HHI{word * 3}IHHHHHH", 3, 62, 1, 0, head, 0, 0, head, entry, 3, 0, 0, 0
     )
-    return ident + rest + headers + loader + strings + dynamic
+    return ident + rest + headers + named + strings + dynamic
 
 
 @pytest.mark.parametrize("wide", [True, False])
