@@ -1,4 +1,7 @@
-"""The table of actions is complete: each has keys or a palette entry, help, a command, a method."""
+"""The table of actions is complete: each has keys or a palette entry, help, a command, a method.
+
+Tests with a number are of the study's list of acceptance tests (tui.md §7.9).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,17 @@ import click
 import pytest
 
 from app.cli.main import VERBS, cli
-from app.commands import ACTIONS, BY_ID, VIEWS, Action, CommandLine, actions_of
+from app.commands import (
+    ACTIONS,
+    BY_ID,
+    PLACES,
+    VIEWS,
+    Action,
+    CommandLine,
+    actions_of,
+    footer_of,
+    key_name,
+)
 from app.deck import SCREENS, Deck, screen_class
 from app.dialogs.text import TextDialog
 from app.screens.image import ImageScreen
@@ -17,7 +30,7 @@ from app.screens.job import JobScreen
 from app.screens.manifest import ManifestScreen
 from app.screens.view import List, Text
 from tests.support.decks import make_deck, make_desk, make_images, settle
-from widgets.key_line import KeyLine
+from widgets.key_line import Key, KeyLine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +65,7 @@ def test_ids_are_unique() -> None:
 
 
 @every
-def test_an_action_has_words_and_a_command(action: Action) -> None:
+def test_11_an_action_has_words_and_a_command(action: Action) -> None:
     assert action.label
     assert action.help.endswith(".")
     command = action.command({})
@@ -61,7 +74,7 @@ def test_an_action_has_words_and_a_command(action: Action) -> None:
 
 
 @every
-def test_an_action_has_a_method(action: Action) -> None:
+def test_11_an_action_has_a_method(action: Action) -> None:
     method = getattr(NODES[action.view], f"action_{action.name}")
     assert inspect.getdoc(method)
 
@@ -73,7 +86,7 @@ def test_an_action_has_a_key_that_every_terminal_sends(action: Action) -> None:
 
 
 @every
-def test_an_action_can_be_bound_anew(action: Action) -> None:
+def test_11_an_action_can_be_bound_anew(action: Action) -> None:
     bindings = NODES[action.view].BINDINGS
     bound = [one.id for one in bindings if getattr(one, "id", None) == action.id]
     assert len(bound) == (1 if action.keys else 0)
@@ -101,7 +114,7 @@ def test_what_singularity_cannot_do_has_no_words_for_it() -> None:
     assert CommandLine(argv=("jobs",)).elsewhere == ""
 
 
-async def test_the_footer_fits_into_eighty_columns_on_every_view(tmp_path: Path) -> None:
+async def test_12_the_footer_fits_into_eighty_columns_on_every_screen(tmp_path: Path) -> None:
     make_images(tmp_path / "images")
     app = make_deck(make_desk(tmp_path / "images", state=tmp_path))
     async with app.run_test(size=(80, 24)) as pilot:
@@ -109,12 +122,23 @@ async def test_the_footer_fits_into_eighty_columns_on_every_view(tmp_path: Path)
         for number in range(1, len(VIEWS) + 1):
             await pilot.press(str(number))
             await settle(pilot)
-            line = app.screen.query_one(KeyLine)
-            assert len(line.text) <= 79
-            assert line.text.endswith("? Help")
+            assert is_fitting(app.screen.query_one(KeyLine))
+        line = app.screen.query_one(KeyLine)
+        for view, *focused in ({**PLACES, "lab": ("lab", "log")}).values():
+            for one in ((), *((name,) for name in focused)):
+                actions = footer_of(*one, view, "deck")
+                line.show(
+                    [Key(key=key_name(a.keys[0]), label=a.label, action=a.id) for a in actions]
+                )
+                assert is_fitting(line), (view, one)
 
 
-async def test_the_palette_and_the_help_show_every_action(tmp_path: Path) -> None:
+def is_fitting(line: KeyLine) -> bool:
+    """Tell whether the first keys and the last are there, and nothing sticks out."""
+    return len(line.text) <= 79 and line.text.endswith("  ? Help") and line.text.count("  ") >= 3
+
+
+async def test_11_the_palette_and_the_help_show_every_action(tmp_path: Path) -> None:
     make_images(tmp_path / "images")
     app = make_deck(make_desk(tmp_path / "images", state=tmp_path))
     async with app.run_test(size=(110, 40)) as pilot:
@@ -138,7 +162,7 @@ def test_every_view_has_a_screen() -> None:
 
 
 @every
-def test_a_command_is_one_that_the_command_line_knows(action: Action) -> None:
+def test_11_a_command_is_one_that_the_command_line_knows(action: Action) -> None:
     argv = action.command({}).argv
     if argv[0].startswith("-"):
         return
