@@ -24,6 +24,8 @@ class _NotPlainError(Exception):
 def start_plainly(action: Action, arguments: list[str]) -> None:
     """Become the container, if all it takes is a file and known options; else return.
 
+    The file may be in the cache, and known by a reference that means the same as ever.
+
     Args:
         action: The verb.
         arguments: What follows it.
@@ -35,7 +37,7 @@ def start_plainly(action: Action, arguments: list[str]) -> None:
         return
     given, (image, *words) = parsed
     is_short = action == "exec" and not words
-    if given["detach"] or is_short or "://" in image or not os.path.isfile(image):  # noqa: PTH113
+    if given["detach"] or is_short:
         return
     from backend.errors import BackendError
     from backend.journal import note_run
@@ -43,12 +45,13 @@ def start_plainly(action: Action, arguments: list[str]) -> None:
 
     try:
         flags = _with_profile(given)
-        if flags["detach"]:
+        file = _find_file(image, flags)
+        if flags["detach"] or not os.path.isfile(file):  # noqa: PTH113  (loads pathlib)
             return
-        plan = container.plan_image(image, interpret(action, tuple(words), flags), _tell)
+        plan = container.plan_image(file, interpret(action, tuple(words), flags), _tell)
     except (BackendError, OSError, _NotPlainError):
         return
-    note_run(image)
+    note_run(file)
     container.become_launcher(plan)
 
 
@@ -58,6 +61,15 @@ def _with_profile(given: Flags) -> Flags:
     from app.cli.profiles import with_profile
 
     return with_profile(given)
+
+
+def _find_file(image: str, flags: Flags) -> str:
+    if not image.startswith("docker://"):
+        return "" if "://" in image else image
+    from backend.runtime.spelling import find_spelled
+    from backend.settings import flag
+
+    return find_spelled(image, offline=bool(flags["offline"]) or flag("OFFLINE"))
 
 
 def _tell(_event: Event) -> None:

@@ -12,7 +12,6 @@ from app.cli.access import make_access
 from app.cli.images import cache_limit, choosing, find_reference
 from app.cli.profiles import with_profile
 from app.cli.runflags import OPTIONS, Option, interpret
-from backend.escape import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,6 +108,8 @@ def start(
         with ExitStack() as stack:
             report = _LateReport(ctx, stack, verb=action, title=image)
             path = _local_file(reference, flags, access, report)
+            if image.startswith("docker://"):
+                _note_meaning(image, reference, path)
             note_run(path)
             return container.plan_image(path, options, report)
 
@@ -130,17 +131,11 @@ def _find_image(image: str, flags: Flags, access: Callable[[], Access]) -> Refer
     """
     import os
 
-    from backend.errors import NotFoundError
     from backend.reference import parse
 
     reference = parse(image)
     if reference.transport == "file" and not os.path.exists(reference.path):
-        reference = find_reference(image, access(), offline=_is_offline(flags))
-        if reference.transport == "file":
-            raise NotFoundError(
-                f"no such image: {quoted(image)}",
-                hint="for an image in a registry write docker://NAME[:TAG]",
-            )
+        return find_reference(image, access(), offline=_is_offline(flags))
     return reference
 
 
@@ -161,6 +156,16 @@ def _local_file(
 
     wanted = PullOptions(access=access(), offline=_is_offline(flags), cache_limit=cache_limit())
     return str(cached_image(reference, wanted, report))
+
+
+def _note_meaning(image: str, reference: Reference, path: str) -> None:
+    """Note what a reference means, for the next start of it."""
+    from backend.paths import cache_home
+    from backend.registry.memory import memory_of
+    from backend.runtime.spelling import note_spelling
+
+    tag_file = "" if reference.digest else str(memory_of(cache_home()).tag_file(reference))
+    note_spelling(image, path, tag_file)
 
 
 def _is_offline(flags: Flags) -> bool:

@@ -84,20 +84,21 @@ class Memory:
         """Remember a document, and that the reference's tag means it."""
         self._write(self._store.blob_path(raw.digest), raw.data)
         if not reference.digest:
-            self._write(self._tag_path(reference), raw.digest.encode())
+            self._write(self.tag_file(reference), raw.digest.encode())
+
+    def tag_file(self, reference: Reference) -> Path:
+        """Return the file that holds the digest which the reference's tag means."""
+        name = f"{reference.name}:{reference.tag}"
+        return self._folder / hashlib.sha256(name.encode()).hexdigest()
 
     def _tag(self, reference: Reference) -> Digest:
-        text = _read(self._tag_path(reference))
+        text = _read(self.tag_file(reference))
         if text is None:
             raise _unknown(reference)
         try:
             return parse_digest(text.decode("ascii", "replace"))
         except FormatError as error:
             raise _unknown(reference) from error
-
-    def _tag_path(self, reference: Reference) -> Path:
-        name = f"{reference.name}:{reference.tag}"
-        return self._folder / hashlib.sha256(name.encode()).hexdigest()
 
     def _write(self, path: Path, data: bytes) -> None:
         if _read(path) == data:

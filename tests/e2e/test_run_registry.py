@@ -10,6 +10,7 @@ import pytest
 
 from tests.support import images
 from tests.support.containers import SIFDECK
+from tests.support.imports import imported_by
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +44,14 @@ def test_run_from_a_registry_and_from_the_cache(registry: Registry) -> None:
     assert run("--no-https", away).stdout == "from registry\n"
     assert run("--no-https", "--offline", f"{name}:1").stdout == "from registry\n"
     assert len(registry.requests_for("team/tool")) == before
+    # Then what resolves references is not even loaded, for as long as they mean the same.
+    for known in ([away], ["--offline", f"{name}:1"]):
+        assert not imported_by("run", *known) & {"asyncio", "click", "typing"}
+    other = images.image([images.busybox_layer()], config={"Cmd": ["echo", "another"]})
+    registry.push(other, "team/tool", "1")
+    assert run("--no-https", f"{name}:1").stdout == "another\n"
+    assert run("--offline", f"{name}:1").stdout == "another\n"
+    assert run(away).stdout == "from registry\n"
     assert run("--no-https", f"{name}:nosuch").returncode == 11
 
 
