@@ -102,7 +102,7 @@ def _write_file(reader: SquashfsReader, path: bytes, node: Node) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600)
     try:
         for block in reader.read(node):
-            if block.count(0) == len(block):
+            if block == bytes(len(block)):
                 os.lseek(descriptor, len(block), os.SEEK_CUR)
                 continue
             view = memoryview(block)

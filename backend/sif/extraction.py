@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from backend.copying import write_at
-from backend.errors import BackendError, ExistsError, FormatError, NotFoundError, SpaceError
+from backend.errors import ExistsError, FormatError, NotFoundError
 from backend.escape import one_line
 from backend.squashfs.inode import Kind
-from backend.staging import StagedFile, sync_folder
+from backend.staging import StagedFile, sync_folder, unwritten
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,11 +89,7 @@ def _extract_tree(tree: ImageTree, top: bytes, file: File, done: Extracted) -> N
     except FileExistsError as error:
         raise FormatError("the image holds a name twice in one directory") from error
     except OSError as error:
-        if error.errno in {28, 122}:
-            raise SpaceError(f"no room to write {one_line(str(done.target))}") from error
-        raise BackendError(
-            f"cannot write {one_line(str(done.target))}", why=error.strerror or ""
-        ) from error
+        raise unwritten(error, done.target) from error
     finally:
         if staged.is_dir():
             _make_removable(staged)
@@ -152,7 +148,7 @@ def _write(tree: ImageTree, file: File, fd: int) -> None:
     """Write a file's bytes, holes where the image has blocks of zeros, and its time."""
     position = 0
     for chunk in tree.read(file):
-        if chunk.strip(b"\0"):
+        if chunk != bytes(len(chunk)):
             write_at(fd, chunk, position)
         position += len(chunk)
     os.ftruncate(fd, position)
