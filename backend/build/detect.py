@@ -16,7 +16,7 @@ from backend.runtime.host import find_map_tools, find_program
 from backend.runtime.identity import read_caller
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from backend.build.request import Builder, BuildRequest
 
@@ -48,16 +48,23 @@ class Candidate:
     reason: str
 
 
-def candidates() -> Iterator[Candidate]:
-    """Yield every builder that we know, best first, each probed when it is asked for."""
-    yield _buildctl()
-    yield _buildx()
-    yield _socket(docker_sockets())
-    for program in ("buildah", "podman"):
-        path = find_program(program)
-        builder = Buildah(program) if path else None
-        yield Candidate(name=program, builder=builder, reason=path or "not installed")
-    yield _socket(podman_sockets())
+def candidates(name: str = "") -> Iterator[Candidate]:
+    """Yield the builders that we know, best first, each probed when it is asked for.
+
+    Args:
+        name: The only one that is wanted; empty means all.
+    """
+    probes: tuple[tuple[str, Callable[[], Candidate]], ...] = (
+        ("buildctl", _buildctl),
+        ("buildx", _buildx),
+        ("docker", lambda: _socket(docker_sockets())),
+        ("buildah", lambda: _program("buildah")),
+        ("podman", lambda: _program("podman")),
+        ("docker", lambda: _socket(podman_sockets())),
+    )
+    for known, probe in probes:
+        if name in {"", known}:
+            yield probe()
 
 
 def choose(request: BuildRequest, name: str = "") -> Builder:
@@ -74,9 +81,7 @@ def choose(request: BuildRequest, name: str = "") -> Builder:
     if name and name not in NAMES:
         raise UsageError(f"there is no builder {quoted(name)}", hint=f"known: {', '.join(NAMES)}")
     reasons, able = [], False
-    for candidate in candidates():
-        if name not in {"", candidate.name}:
-            continue
+    for candidate in candidates(name):
         lack = candidate.builder.lacks(request) if candidate.builder else ""
         if candidate.builder and not lack:
             return candidate.builder
@@ -169,6 +174,12 @@ def _buildx() -> Candidate:
     program = find_program("docker")
     builder, reason = find_buildx(program) if program else (None, "docker is not installed")
     return Candidate(name="buildx", builder=builder, reason=reason)
+
+
+def _program(name: str) -> Candidate:
+    path = find_program(name)
+    builder = Buildah(name) if path else None
+    return Candidate(name=name, builder=builder, reason=path or "not installed")
 
 
 def _socket(paths: Sequence[str]) -> Candidate:
