@@ -16,6 +16,7 @@ from typing import Literal, get_args
 
 from backend.errors import FormatError, UsageError
 from backend.escape import one_line, quoted
+from backend.masking import mask_url
 from backend.oci.digest import Digest, parse_digest
 
 Transport = Literal[
@@ -47,7 +48,7 @@ _MAX_TEXT = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """One image, somewhere.
+    """One image, somewhere; as text without the secrets that an address may hold.
 
     Attributes:
         transport: How to get at it.
@@ -69,8 +70,10 @@ class Reference:
         tail = (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
         if self.transport in {"docker", "oras", "library"}:
             return f"{self.transport}://{self.name}{tail}"
-        if self.transport in {"http", "https", "file"}:
+        if self.transport == "file":
             return self.path
+        if self.transport in {"http", "https"}:
+            return mask_url(self.path)
         return f"{self.transport}:{self.path or self.name}{tail}"
 
     @property
@@ -159,6 +162,11 @@ def parse_name(name: str) -> Reference:
 
 def _remote(name: str, transport: Transport, *, default_registry: str) -> Reference:
     rest, _, digest_text = name.partition("@")
+    if "/" in digest_text:
+        raise UsageError(
+            "a login does not stand in the name of an image",
+            hint=f"sifdeck registry login -u USER docker://{one_line(digest_text.partition('/')[0])}",
+        )
     head, slash, tail = rest.partition("/")
     if slash and (
         head == "localhost" or any(char in head for char in ".:[") or head != head.lower()
@@ -216,7 +224,7 @@ def _other(scheme: str, rest: str, text: str) -> Reference:
     """Parse the transports that are no registry."""
     if scheme in {"http", "https"}:
         if not re.fullmatch(r"//[^/\s]+(/\S*)?", rest):
-            raise UsageError(f"not an address: {quoted(text)}")
+            raise UsageError(f"not an address: {quoted(mask_url(text))}")
         return Reference(transport="https" if scheme == "https" else "http", path=text)
     if scheme == "file":
         return _file(rest.removeprefix("//"))

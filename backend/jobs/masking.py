@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from backend.masking import MASK, mask_url
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-MASK = "***"
-
 _SECRET_OPTIONS = frozenset({"-p", "--password", "--docker-password", "--passphrase"})
 _SECRET_NAME = re.compile(r"(?i)pass(word|wd|phrase)|token|secret|api_?key|credential|_auth$")
-_USER_INFO = re.compile(r"(?<=://)([^/@:\s]*):[^/@\s]+@")
 
 _KEPT_PREFIXES = ("SIFDECK_", "SINGULARITY_", "APPTAINER_", "BUILDAH_", "DOCKER_")
 _KEPT_NAMES = frozenset({"BUILDKIT_HOST", "CONTAINER_HOST", "SOURCE_DATE_EPOCH", "TMPDIR"})
@@ -29,11 +28,6 @@ def mask_argv(argv: Sequence[str]) -> tuple[str, ...]:
         masked.append(MASK if follows else _mask_word(word))
         follows = not follows and word in _SECRET_OPTIONS
     return tuple(masked)
-
-
-def mask_url(text: str) -> str:
-    """Return the text with the password of each ``scheme://user:password@host`` masked."""
-    return _USER_INFO.sub(rf"\1:{MASK}@", text)
 
 
 def kept_environment(environment: Mapping[str, str]) -> dict[str, str]:

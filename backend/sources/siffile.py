@@ -18,6 +18,7 @@ from backend.copying import copy_range
 from backend.errors import FormatError, NetworkError, NotFoundError
 from backend.escape import one_line
 from backend.events import Phase, Resolved
+from backend.masking import mask_url
 from backend.oci import media
 from backend.oci.digest import digest_of_range, parse_digest
 from backend.oci.image import Descriptor, parse_manifest
@@ -173,7 +174,8 @@ async def _from_library(
     async with client.session.transport.open("GET", url, headers) as response:
         if response.status_code == 404:
             raise NotFoundError(
-                f"the library has no {reference} for {platform}", why=f"it was asked at {library}"
+                f"the library has no {reference} for {platform}",
+                why=f"it was asked at {mask_url(library)}",
             )
         if response.status_code != 200:
             raise await problem(response, str(reference))
@@ -240,7 +242,7 @@ async def _receive(
         headers = {"Range": f"bytes={state.done}-", "If-Range": state.version}
     async with client.session.transport.open("GET", url, headers) as response:
         if response.status_code not in {200, 206}:
-            raise await problem(response, url)
+            raise await problem(response, mask_url(url))
         if response.status_code == 200:
             state.done = 0
             os.ftruncate(fd, 0)

@@ -465,21 +465,61 @@ def test_search_and_referrers(deck: Deck, registry: Registry) -> None:
     assert found["artifactType"] == "application/vnd.dev.cosign.sig"
 
 
+_WATCHED = """
+import os, sys
+
+def note(event, args):
+    if event in {"subprocess.Popen", "os.exec", "os.posix_spawn", "os.system"}:
+        with open(os.environ["ARGUMENTS"], "a") as file:
+            print(event, args[:2], file=file)
+
+sys.addaudithook(note)
+
+if "BUG" in os.environ:
+    from backend.registry.auth import Authorizer
+
+    async def answer(self, response, registry, scope):
+        found = await self._credentials.find(registry, scope)
+        password = found.secret.reveal()
+        raise RuntimeError(f"a bug of ours with {found}", registry, scope)
+
+    Authorizer.answer = answer
+
+from app.cli.main import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command line; the arguments of all programs that it starts are noted, a bug is made."""
+
+_HELPER = """#!/bin/sh
+echo "helper $*" >> "$ARGUMENTS"
+case $1 in
+get) cat > /dev/null; printf '{"ServerURL":"x","Username":"USER","Secret":"SECRET"}' ;;
+store) cat > /dev/null ;;
+esac
+"""
+
+
 def test_no_secret_anywhere(locked_registry: Registry, tmp_path: Path, clean_home: Path) -> None:
-    """A planted secret is in the auth file and in no other place: not in logs, errors or jobs."""
+    """A planted secret is in the auth file and in no other place.
+
+    Not in arguments of programs, logs, errors, job records, JSON or the report of a crash.
+    """
     locked_registry.push(image([layer()]), "app/secret")
+    helper = tmp_path / "bin/docker-credential-planted"
+    helper.parent.mkdir()
     env = {
         "HOME": str(clean_home),
-        "PATH": os.environ["PATH"],
+        "PATH": f"{helper.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "SIFDECK_STATE_DIR": str(tmp_path / "state"),
         "SIFDECK_CACHE_DIR": str(tmp_path / "cache"),
+        "ARGUMENTS": str(tmp_path / "arguments"),
     }
 
     def run(*args: str, stdin: str = "", **more: str) -> str:
-        argv = [sys.executable, "-m", "app", "-d", *args]
         done = subprocess.run(
-            argv,
+            [sys.executable, "-c", _WATCHED, *args],
             input=stdin,
             capture_output=True,
             text=True,
@@ -492,19 +532,56 @@ def test_no_secret_anywhere(locked_registry: Registry, tmp_path: Path, clean_hom
     uri = f"docker://{locked_registry.host}"
     credentials = {"DOCKER_USERNAME": USER, "DOCKER_PASSWORD": SECRET}
     image_uri = f"{uri}/app/secret"
+    by_hand = ("registry", "login", "-u", USER, "--password-stdin")
+    web = f"http://{USER}:{SECRET}@{locked_registry.host}/x.sif?token={SECRET}"
+    verbs = (
+        (*by_hand, uri),
+        ("tags", image_uri),
+        ("manifest", "--json", image_uri),
+        ("search", "x", "--registry", uri),
+        ("referrers", "--json", image_uri),
+        ("pull", "x.sif", image_uri),
+        ("pull", "--json", "x.sif", image_uri),
+        ("copy", image_uri, "oci:layout"),
+        ("copy", "--json", image_uri, "oci:layout"),
+        ("run", image_uri),
+        ("registry", "test", "--json", uri),
+        ("pull", "y.sif", web),
+        ("pull", "--json", "y.sif", web),
+        ("pull", f"docker://{USER}:{SECRET}@{locked_registry.host}/x"),
+    )
     printed = [
-        run("registry", "login", "-u", USER, "--password-stdin", uri, stdin=SECRET),
-        run("registry", "login", "-u", USER, "--password-stdin", "--offline", uri, stdin=SECRET),
-        run("registry", "list", "--json"),
-        run("tags", image_uri),
-        run("pull", "x.sif", image_uri, **credentials),
+        *(run("-d", *verb, stdin=SECRET, **credentials) for verb in verbs),
         run("pull", "--job", "x.sif", image_uri, **credentials),
-        run("copy", image_uri, "oci:layout", **credentials),
+        run("pull", "--job", "y.sif", web),
     ]
-    assert all("refuse" in text or "INFO" in text for text in printed)
+    crashed = [
+        run("pull", "x.sif", image_uri, **credentials, BUG="1"),
+        run("-d", "pull", "x.sif", image_uri, **credentials, BUG="1"),
+    ]
+    assert all("a bug of ours with Login(" in text for text in crashed)
+    known = {"auths": {}, "credHelpers": {locked_registry.host: "planted"}}
+    docker = clean_home / ".docker/config.json"
+    docker.parent.mkdir()
+    docker.write_text(json.dumps(known))
+    secret_reader = _HELPER.replace("USER", USER).replace("SECRET", SECRET)
+    helper.write_text(secret_reader)
+    helper.chmod(0o755)
+    printed += [
+        run(*verb, stdin=SECRET) for verb in (("-d", "tags", image_uri), ("registry", "list"))
+    ]
+    docker.unlink()
+    printed.append(run("-d", *by_hand, "--offline", uri, stdin=SECRET))
+    printed += [run("registry", "list", "--json"), run("-d", "tags", image_uri)]
+    helper.unlink()
+    printed += crashed
+
+    arguments = (tmp_path / "arguments").read_text()
+    assert "helper get" in arguments
+    assert "subprocess.Popen" in arguments
     encoded = "cGxhbnRlZC1zZWNyZXQ"  # where base64 happens to begin with the secret
-    assert not any(SECRET in text or encoded in text for text in printed)
-    wait_for(lambda: len(list((tmp_path / "state").rglob("exit"))) == 1)
+    assert not [text for text in (*printed, arguments) if SECRET in text or encoded in text]
+    wait_for(lambda: len(list((tmp_path / "state").rglob("exit"))) == 2)
     contents = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert not [path for path, data in contents.items() if SECRET.encode() in data]
     holders = [path for path, data in contents.items() if encoded.encode() in data]

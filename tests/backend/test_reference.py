@@ -89,12 +89,34 @@ def test_refused(text: str, word: str) -> None:
         ("docker://localhost:5000", "write docker://localhost:5000/NAME:TAG"),
         ("docker://127.0.0.1:5000", "write docker://127.0.0.1:5000/NAME:TAG"),
         ("docker://r.example:65536/x", "as localhost:5000"),
+        ("docker://alice:planted@r.example/x", "registry login -u USER docker://r.example"),
     ],
 )
 def test_refusals_say_how_it_is_written(text: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text)
     assert hint in caught.value.hint
+    assert "planted" not in f"{caught.value.message} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://alice:planted@h.example/x.sif", "https://alice:***@h.example/x.sif"),
+        (
+            "https://h.example/x.sif?X-Amz-Signature=planted&X-Amz-Date=1",
+            "https://h.example/x.sif?X-Amz-Signature=***&X-Amz-Date=1",
+        ),
+        (
+            "http://h.example/x?n=1&access_token=planted#x",
+            "http://h.example/x?n=1&access_token=***#x",
+        ),
+    ],
+)
+def test_an_address_keeps_its_secret_and_does_not_show_it(text: str, shown: str) -> None:
+    reference = parse(text)
+    assert str(reference) == shown
+    assert reference.path == text
 
 
 @given(st.text(max_size=60), st.sampled_from(["docker://", "oras://", "oci:", "http://"]))
