@@ -6,6 +6,7 @@ import os
 import sys
 
 from backend.errors import LaunchError, UsageError
+from backend.escape import one_line
 from backend.jsontext import write_json
 from backend.runtime import engine, host, plan, storage
 from backend.runtime.arguments import choose_arguments
@@ -55,7 +56,7 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
         # As SingularityCE says it.
         hint = "See user guide for compatibility information."
         report(Note(level="info", text=f"Running a non-OCI SIF in OCI mode. {hint}"))
-    caller = read_caller(host.find_map_tools() if os.getuid() else ())
+    caller = _find_caller(report)
     identity = identify(caller, _choose_user(runnable, options, caller))
     runtime = engine.choose_engine(options.runtime, identity)
     _check(options, runtime, caller)
@@ -76,6 +77,25 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
     mounts = plan_mounts(options, identity, place, data, grants)
     container = _describe(runnable, options, identity, mounts, grants)
     return _assemble(container, mounts, runtime, (runnable, options, caller), report)
+
+
+def _find_caller(report: Report) -> Caller:
+    """Return who asks, with their subordinate ids only if the host really maps these."""
+    caller = read_caller(host.find_map_tools() if os.getuid() else ())
+    if caller.mode != "subordinate":
+        return caller
+    from backend.runtime.mapping import find_refusal
+
+    if not (reason := find_refusal(caller)):
+        return caller
+    from backend.events import Note
+
+    text = (
+        f"Your subordinate ids cannot be used ({one_line(reason, limit=200)}): every file in the "
+        "container belongs to one user. Who can mend it: sifdeck doctor"
+    )
+    report(Note(level="warning", text=text))
+    return replace(caller, map_tools=())
 
 
 def become_launcher(wanted: Plan) -> NoReturn:

@@ -43,7 +43,7 @@ def extracted_home() -> Path:
 
 
 def extract_layers(
-    runnable: RunnableImage, identity: Identity, caller: Caller, report: Report
+    runnable: RunnableImage, identity: Identity, caller: Caller, cause: str, report: Report
 ) -> list[Path]:
     """Return a folder for each layer, base first, unpacked now where it is not in the cache.
 
@@ -51,6 +51,7 @@ def extract_layers(
         runnable: The image.
         identity: Decides who owns the files.
         caller: Whose map tools are used.
+        cause: Why the image cannot be mounted, for the user.
         report: Gets the events.
 
     Raises:
@@ -66,6 +67,7 @@ def extract_layers(
         digest = layer.digest or _digest(runnable.path, layer)
         target = home / _folder_name(digest, identity)
         if not target.is_dir():
+            report(Note(level="info", text=f"Extracting a layer, which cannot be mounted: {cause}"))
             with _locked(target):
                 if not target.is_dir():  # another process may have done it while we waited
                     _extract(runnable.path, layer, target, (identity, caller), report)
@@ -85,7 +87,6 @@ def _folder_name(digest: str, identity: Identity) -> str:
 def _extract(
     image: str, layer: Layer, target: Path, who: tuple[Identity, Caller], report: Report
 ) -> None:
-    report(Note(level="info", text="This host has no usable FUSE: extracting the image"))
     if layer.digest:
         _verify(image, layer)
     with open(image, "rb") as file:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from backend.runtime.plan import Plan, Source
 
-_TRIES = 2000
+_PATIENCE_S = 60.0
 _PAUSE_S = 0.002
-"""Looks for a mount that a server makes by itself, and the time between two of them."""
+"""How long a server may take that mounts by itself, and the time between two looks at it."""
+_MAX_LOG = 4096
+_MAX_PROGRAM = 4 << 20
 
 
 class Servers:
@@ -33,9 +35,11 @@ class Servers:
         running: Their pids.
         relay: Which of them copies between the terminals; 0 for none.
         broken: One that the container needs has ended.
+        logs: Folder for what talkative ones have to say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logs: str) -> None:
+        self.logs = logs
         self.running: set[int] = set()
         self.relay = 0
         self.broken = False
@@ -143,8 +147,13 @@ def mount_squashfs(servers: Servers, source: Source, target: str, command: Seque
 
     Raises:
         OSError: FUSE cannot be used.
+        LaunchError: A server that mounts by itself could not.
     """
     options = ",".join([*command[1:], f"offset={source['offset']}"])
+    if _mounts_by_itself(command[0]):
+        options += ",ro,allow_other,default_permissions"
+        argv = [command[0], "-f", "-o", options, source["path"], target]
+        return _serve_and_wait(servers, argv, "squashfuse")
     device = os.open("/dev/fuse", os.O_RDWR)
     try:
         kernel.mount(
@@ -160,6 +169,13 @@ def mount_squashfs(servers: Servers, source: Source, target: str, command: Seque
         servers.start(server, keep=device)
     finally:
         os.close(device)
+
+
+def _mounts_by_itself(program: str) -> bool:
+    """Tell whether a server is made with libfuse 2, which takes no file system that is mounted."""
+    with open(program, "rb") as file:
+        code = file.read(_MAX_PROGRAM)
+    return b"libfuse.so.2" in code and b"libfuse3" not in code
 
 
 def mount_ext3(
@@ -235,9 +251,11 @@ def _serve_and_wait(servers: Servers, argv: list[str], name: str) -> None:
     import time
 
     target = argv[-1]
+    log = f"{servers.logs}/{name}.log"
     outside = os.stat(os.path.dirname(target)).st_dev
-    servers.start(argv, may_mount=True)
-    for _ in range(_TRIES):
+    servers.start(argv, may_mount=True, log=log)
+    end = time.monotonic() + _PATIENCE_S
+    while time.monotonic() < end:
         if os.stat(target).st_dev != outside:
             return
         if servers.has_lost_one():
@@ -245,6 +263,18 @@ def _serve_and_wait(servers: Servers, argv: list[str], name: str) -> None:
         time.sleep(_PAUSE_S)
     raise LaunchError(
         f"{name} did not mount {os.path.basename(target)}",
-        why="its own message stands above, if it gave one",
+        why=last_line(log) or "it gave no reason",
         hint="see: sifdeck doctor",
     )
+
+
+def last_line(log: str) -> str:
+    """Return the last thing that a server said, fit for a message."""
+    from backend.escape import one_line
+
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            lines = file.read(_MAX_LOG).splitlines()
+    except OSError:
+        return ""
+    return one_line(([line for line in lines if "syslog" not in line] or [""])[-1])

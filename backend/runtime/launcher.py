@@ -85,7 +85,7 @@ def _contain(wanted: Plan, doors: list[int]) -> int:
     kind = wanted["runtime_kind"]
     terminal = _terminal() if wanted["terminal"] else None
     _enter(wanted)
-    servers = filesystems.Servers()
+    servers = filesystems.Servers(f"{wanted['session']}/state")
     try:
         _mount_all(wanted, servers)
         if wanted["network"]:

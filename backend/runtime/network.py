@@ -13,6 +13,7 @@ import time
 
 from backend.errors import LaunchError
 from backend.runtime import kernel
+from backend.runtime.filesystems import last_line
 from backend.runtime.plan import PRIVATE_DNS
 
 TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
@@ -26,7 +27,6 @@ _GUEST = "10.0.2.100"
 """The address that slirp4netns gives to the container."""
 _LOW_PORTS = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 _WAIT_S = 10.0
-_MAX_LOG = 4096
 
 
 def connect(servers: Servers, program: str, ports: list[Port], session: str) -> None:
@@ -63,7 +63,7 @@ def connect(servers: Servers, program: str, ports: list[Port], session: str) -> 
         if not pipe.read(1).isdigit():
             raise LaunchError(
                 f"{name} could not connect the container's network",
-                why=_last_line(f"{place}.log") or "it needs /dev/net/tun",
+                why=last_line(f"{place}.log") or "it needs /dev/net/tun",
                 hint=_hint(name),
             )
     if name != "pasta":
@@ -128,17 +128,6 @@ def _check_free(port: Port) -> None:
             why=f"{address}: {error.strerror}",
             hint="choose another one, from 1024 on: -p HOST:CONTAINER",
         ) from error
-
-
-def _last_line(path: str) -> str:
-    from backend.escape import one_line
-
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read(_MAX_LOG).splitlines()
-    except OSError:
-        return ""
-    return one_line(([line for line in lines if "syslog" not in line] or [""])[-1])
 
 
 def _hint(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from backend.errors import LaunchError, UsageError
@@ -154,6 +155,16 @@ def _find_squashfuse(identity: Identity) -> list[str]:
     return [server, _AS_ROOT] if server else []
 
 
+def _why_not_mounted() -> str:
+    """Return what keeps this host from mounting an image, and who can change that."""
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        fix = "chmod 666 /dev/fuse" if error.errno == errno.EACCES else "modprobe fuse"
+        return f"/dev/fuse cannot be opened ({error.strerror}); an administrator can: {fix}"
+    return "squashfuse is not installed; an administrator can: apt install squashfuse"
+
+
 def _image_layers(
     runnable: RunnableImage,
     squashfuse: list[str],
@@ -168,7 +179,7 @@ def _image_layers(
         ]
     from backend.runtime.extraction import extract_layers
 
-    folders = extract_layers(runnable, identity, caller, report)
+    folders = extract_layers(runnable, identity, caller, _why_not_mounted(), report)
     # Equal layers have one folder, which overlayfs takes once; the upper one hides the lower.
     upper_first = dict.fromkeys(reversed(folders))
     return [
