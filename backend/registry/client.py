@@ -104,6 +104,14 @@ class RegistryClient:
         """Return what a registry said of its limit with its last answer, if it did."""
         return self.session.rate_limits.get(registry)
 
+    def comes_from(self, reference: Reference) -> str:
+        """Return the registry that is asked first for an image, which may be a mirror.
+
+        Raises:
+            UsageError: The registry is blocked.
+        """
+        return self._registries.places(reference)[0].reference.registry
+
     async def tags(self, reference: Reference) -> tuple[str, ...]:
         """Return the tags of a repository, in the registry's order.
 

@@ -49,7 +49,8 @@ async def open_source(
     match reference.transport:
         case "docker" | "oras":
             async with access.client() as client:
-                if reference.registry == DOCKER_HUB:
+                # A mirror has no such limit, and where there is one the Hub may be out of reach.
+                if client.comes_from(reference) == DOCKER_HUB:
                     await tell_limit(client, reference, report)
                 yield client
         case "oci":

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backend.errors import NotFoundError, UsageError
-from backend.events import Note
+from backend.events import Note, ignore
 from backend.reference import parse
 from backend.registry.access import Access, find_short_name
 from backend.registry.browse import Tag, mark_aliases, search, version_key
 from backend.registry.credentials import Credentials, given_login
 from backend.registry.registries import Registries, load_registries
-from backend.sources.opened import tell_limit
+from backend.sources.opened import open_source, tell_limit
 from tests.support.flaky import Fault, flaky_proxy
 from tests.support.images import image, layer
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from backend.events import Event
+    from backend.reference import Reference
     from tests.support.registry import Registry
 
 CONF = """
@@ -124,6 +125,23 @@ async def test_a_limit_that_is_near_is_told(registry: Registry) -> None:
     (note,) = told
     assert isinstance(note, Note)
     assert "allows 3 more of 100 pulls in 6 hours" in note.text
+
+
+async def test_the_hub_is_not_asked_for_its_limit_where_a_mirror_is(
+    rules: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def tell(_client: object, reference: Reference, _report: object) -> None:
+        asked.append(str(reference))
+
+    monkeypatch.setattr("backend.sources.opened.tell_limit", tell)
+    for registries in (rules, Registries()):
+        access = Access(registries=registries)
+        for text in ("docker://ubuntu", "docker://r.example/x"):
+            async with open_source(parse(text), access, cache=tmp_path, report=ignore):
+                pass
+    assert asked == ["docker://docker.io/library/ubuntu:latest"]
 
 
 def test_versions_sort_as_people_read_them() -> None:
