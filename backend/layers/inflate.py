@@ -32,6 +32,8 @@ _MAX_WINDOW = 1 << 27
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_OTHERS = {b"BZh": "bzip2", b"\xfd7z": "xz"}
+"""Compressions that archives have, but no layer of an image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,8 +158,9 @@ class InflatedLayer:
     def _inflate(self) -> None:
         """Fill both pipes; the body of the first thread."""
         done = 0
-        stream, foreign = _unpacked(self._raw)
+        foreign: tuple[type[Exception], ...] = ()
         try:
+            stream, foreign = _unpacked(self._raw, self._label)
             for chunk in _chunks(stream):
                 done += len(chunk)
                 if not self._inflated.put(chunk):
@@ -165,9 +168,11 @@ class InflatedLayer:
                 if self._hash and not self._to_hash.put(chunk):
                     return
                 self.read = self._raw.tell()
+        except EOFError:
+            self._error = FormatError(f"{self._label} ends early", offset=self._raw.seek(0, 2))
         except foreign as error:
             self._error = FormatError(f"{self._label} cannot be unpacked: {error}", offset=done)
-        except OSError as error:
+        except (FormatError, OSError) as error:
             self._error = error
         finally:
             self._inflated.end()
@@ -190,9 +195,19 @@ def _chunks(stream: _Readable) -> Iterator[bytes]:
         yield chunk if size == len(chunk) else b"".join(parts)
 
 
-def _unpacked(raw: BinaryIO) -> tuple[_Readable, tuple[type[Exception], ...]]:
-    """Return the inflated stream of a packed one, and what it raises on bad bytes."""
+def _unpacked(raw: BinaryIO, label: str) -> tuple[_Readable, tuple[type[Exception], ...]]:
+    """Return the inflated stream of a packed one, and what it raises on bad bytes.
+
+    Raises:
+        FormatError: It is packed in a way that no layer may be.
+    """
     head = raw.read(4)
+    if other := _OTHERS.get(head[:3]):
+        raise FormatError(
+            f"{label} is packed with {other}; layers are packed with gzip or zstd, or not at all",
+            hint="skopeo copy --dest-compress-format gzip --dest-force-compress-format packs "
+            "the image anew",
+        )
     if head.startswith((_GZIP, _ZSTD)) or head[1:] == _ZSTD_SKIPPABLE:
         raw.seek(-len(head), 1)
     if head.startswith(_GZIP):
@@ -201,14 +216,60 @@ def _unpacked(raw: BinaryIO) -> tuple[_Readable, tuple[type[Exception], ...]]:
         # isal's stubs say that its exception is an instance, and leave its open untyped.
         foreign = cast("type[Exception]", isal_zlib.IsalError)
         opened: Callable[[BinaryIO], _Readable] = igzip.open
-        return opened(raw), (gzip.BadGzipFile, EOFError, foreign)
+        return opened(raw), (gzip.BadGzipFile, foreign)
     if head.startswith(_ZSTD) or head[1:] == _ZSTD_SKIPPABLE:
         import zstandard
 
         unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         stream = unpacker.stream_reader(raw, read_size=1 << 18, read_across_frames=True)
-        return stream, (zstandard.ZstdError,)
+        return _Whole(stream, raw), (zstandard.ZstdError,)
     return _Plain(head, raw), ()
+
+
+class _Whole:
+    """A zstd stream that does not take the end of a cut file for its own."""
+
+    def __init__(self, stream: _Readable, raw: BinaryIO) -> None:
+        self._stream = stream
+        self._raw = raw
+
+    def read(self, size: int) -> bytes:
+        chunk = self._stream.read(size)
+        if not chunk and not _is_whole(self._raw):
+            raise EOFError
+        return chunk
+
+
+def _is_whole(raw: BinaryIO) -> bool:
+    """Tell whether the last frame of a zstd file is complete (RFC 8878, 3.1)."""
+    end, position = raw.seek(0, 2), 0
+    while position < end:
+        raw.seek(position)
+        head = raw.read(8)
+        if head[1:4] == _ZSTD_SKIPPABLE:
+            position += 8 + int.from_bytes(head[4:], "little")
+        elif len(head) == 8:
+            position = _frame_end(raw, position, head[4])
+        else:
+            return False
+    return position == end
+
+
+def _frame_end(raw: BinaryIO, position: int, descriptor: int) -> int:
+    """Return where a frame ends, by the sizes of its blocks; beyond the file if it is cut."""
+    is_single = descriptor >> 5 & 1
+    position += 5 + (1 - is_single) + (0, 1, 2, 4)[descriptor & 3]
+    position += (is_single, 2, 4, 8)[descriptor >> 6]
+    is_last = 0
+    while not is_last:
+        raw.seek(position)
+        head = raw.read(3)
+        if len(head) < 3:
+            return position + 3
+        block = int.from_bytes(head, "little")
+        is_last, is_repeated = block & 1, block >> 1 & 3 == 1
+        position += 3 + (1 if is_repeated else block >> 3)
+    return position + 4 * (descriptor >> 2 & 1)
 
 
 class _Plain:
