@@ -155,7 +155,7 @@ def _push(ground: Playground) -> str:
 def _build(ground: Playground) -> str:
     from backend.build.detect import candidates, install_hint
 
-    if not any(candidate.builder for candidate in candidates()):
+    if not any(candidate.make for candidate in candidates()):
         raise _Skipped(f"no builder is here ({install_hint()})")
     base = f"{ground.registry}/{PROJECT}/shell:1.0"
     (ground.work / "Dockerfile").write_text(f'FROM {base}\nENTRYPOINT ["/bin/echo", "built:"]\n')

@@ -256,14 +256,6 @@ def find_buildx(program: str) -> tuple[Buildx | None, str]:
     return Buildx(program, saves=saves), found
 
 
-def buildkit_sockets() -> list[str]:
-    """Return where a BuildKit daemon usually listens, and we may speak to it."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    own = [f"{runtime}/buildkit/buildkitd.sock"] if runtime else []
-    found = [*own, "/run/buildkit/buildkitd.sock"]
-    return [path for path in found if os.access(path, os.R_OK | os.W_OK)]
-
-
 class RawJson:
     """Reads what a client prints.
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from backend.build.buildah import Buildah
-from backend.build.buildkit import Buildctl, buildkit_sockets, find_buildx
-from backend.build.docker import answers, docker_sockets, podman_sockets
 from backend.errors import BackendError, ToolMissingError, UsageError
 from backend.escape import quoted
 from backend.runtime.host import find_map_tools, find_program
@@ -18,6 +14,7 @@ from backend.runtime.identity import read_caller
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from backend.build.docker import DockerApi
     from backend.build.request import Builder, BuildRequest
 
 NAMES = ("buildctl", "buildx", "docker", "buildah", "podman")
@@ -39,12 +36,12 @@ class Candidate:
 
     Attributes:
         name: What ``--builder`` calls it.
-        builder: None when it cannot be used here.
+        make: Returns the builder, whose module is loaded then; None when it cannot be used here.
         reason: Where it was found, or why not.
     """
 
     name: str
-    builder: Builder | None
+    make: Callable[[], Builder] | None
     reason: str
 
 
@@ -82,10 +79,11 @@ def choose(request: BuildRequest, name: str = "") -> Builder:
         raise UsageError(f"there is no builder {quoted(name)}", hint=f"known: {', '.join(NAMES)}")
     reasons, able = [], False
     for candidate in candidates(name):
-        lack = candidate.builder.lacks(request) if candidate.builder else ""
-        if candidate.builder and not lack:
-            return candidate.builder
-        able = able or candidate.builder is not None
+        builder = candidate.make() if candidate.make else None
+        lack = builder.lacks(request) if builder else ""
+        if builder and not lack:
+            return builder
+        able = able or builder is not None
         reasons.append(f"{candidate.name}: {lack or candidate.reason}")
     raise _refusal(name, reasons, able=able)
 
@@ -120,8 +118,8 @@ def summary() -> str:
         ToolMissingError: None can.
     """
     found = list(candidates())
-    usable = [f"{one.name} ({one.reason})" for one in found if one.builder]
-    missing = [f"{one.name} ({one.reason})" for one in found if not one.builder]
+    usable = [f"{one.name} ({one.reason})" for one in found if one.make]
+    missing = [f"{one.name} ({one.reason})" for one in found if not one.make]
     if not usable:
         raise ToolMissingError("; ".join(missing), argv=["build"], hint=install_hint())
     return f"{', then '.join(usable)}; not {', '.join(missing)}"
@@ -138,6 +136,8 @@ def install_hint() -> str:
 
 def release() -> dict[str, str]:
     """Return what ``/etc/os-release`` says; nothing where it is missing."""
+    import platform
+
     try:
         return platform.freedesktop_os_release()
     except OSError:
@@ -147,20 +147,28 @@ def release() -> dict[str, str]:
 def _buildctl() -> Candidate:
     program = find_program("buildctl")
     if not program:
-        return Candidate(name="buildctl", builder=None, reason="buildctl is not installed")
+        return Candidate(name="buildctl", make=None, reason="buildctl is not installed")
+    from backend.build.buildkit import Buildctl
+
     address = os.environ.get("BUILDKIT_HOST") or next(
         (f"unix://{path}" for path in buildkit_sockets()), ""
     )
     if address:
         return Candidate(
-            name="buildctl", builder=Buildctl(program, address), reason=f"daemon at {address}"
+            name="buildctl",
+            make=lambda: Buildctl(program, address),
+            reason=f"daemon at {address}",
         )
     daemon, kit = find_program("buildkitd"), find_program("rootlesskit")
     caller = read_caller(find_map_tools())
     if daemon and (caller.mode == "root" or (kit and caller.mode == "subordinate")):
-        builder = Buildctl(program, "", daemon=(kit, daemon) if os.geteuid() else (daemon,))
-        return Candidate(name="buildctl", builder=builder, reason=f"starts {daemon}")
-    return Candidate(name="buildctl", builder=None, reason=_no_daemon(daemon, kit))
+        argv = (kit, daemon) if os.geteuid() else (daemon,)
+        return Candidate(
+            name="buildctl",
+            make=lambda: Buildctl(program, "", daemon=argv),
+            reason=f"starts {daemon}",
+        )
+    return Candidate(name="buildctl", make=None, reason=_no_daemon(daemon, kit))
 
 
 def _no_daemon(daemon: str, kit: str) -> str:
@@ -170,21 +178,69 @@ def _no_daemon(daemon: str, kit: str) -> str:
     return "rootlesskit has no subordinate ids" if kit else "rootlesskit is not installed"
 
 
+def buildkit_sockets() -> list[str]:
+    """Return where a BuildKit daemon usually listens, and we may speak to it."""
+    found = [*_in_runtime_folder("buildkit/buildkitd.sock"), "/run/buildkit/buildkitd.sock"]
+    return [path for path in found if os.access(path, os.R_OK | os.W_OK)]
+
+
+def docker_sockets() -> list[str]:
+    """Return where a daemon may listen, the one that the user names first."""
+    named = [os.environ.get("DOCKER_HOST"), os.environ.get("CONTAINER_HOST")]
+    return [
+        *(host.removeprefix("unix://") for host in named if host and host.startswith("unix://")),
+        "/var/run/docker.sock",
+        *_in_runtime_folder("docker.sock"),
+    ]
+
+
+def podman_sockets() -> list[str]:
+    """Return where Podman's service listens."""
+    return ["/run/podman/podman.sock", *_in_runtime_folder("podman/podman.sock")]
+
+
+def _in_runtime_folder(name: str) -> list[str]:
+    folder = os.environ.get("XDG_RUNTIME_DIR")
+    return [f"{folder}/{name}"] if folder else []
+
+
+def answers(path: str) -> DockerApi | None:
+    """Return the daemon behind a socket; None when none answers."""
+    if not os.path.exists(path):
+        return None
+    from backend.build import docker
+
+    return docker.answers(path)
+
+
 def _buildx() -> Candidate:
     program = find_program("docker")
-    builder, reason = find_buildx(program) if program else (None, "docker is not installed")
-    return Candidate(name="buildx", builder=builder, reason=reason)
+    if not program:
+        return Candidate(name="buildx", make=None, reason="docker is not installed")
+    from backend.build.buildkit import find_buildx
+
+    builder, reason = find_buildx(program)
+    return Candidate(name="buildx", make=_given(builder), reason=reason)
+
+
+def _given(builder: Builder | None) -> Callable[[], Builder] | None:
+    return (lambda: builder) if builder else None
 
 
 def _program(name: str) -> Candidate:
     path = find_program(name)
-    builder = Buildah(name) if path else None
-    return Candidate(name=name, builder=builder, reason=path or "not installed")
+
+    def make() -> Builder:
+        from backend.build.buildah import Buildah
+
+        return Buildah(name)
+
+    return Candidate(name=name, make=make if path else None, reason=path or "not installed")
 
 
 def _socket(paths: Sequence[str]) -> Candidate:
     for path in paths:
         daemon = answers(path)
         if daemon:
-            return Candidate(name="docker", builder=daemon, reason=str(daemon))
-    return Candidate(name="docker", builder=None, reason=f"no daemon answers at {paths[0]}")
+            return Candidate(name="docker", make=_given(daemon), reason=str(daemon))
+    return Candidate(name="docker", make=None, reason=f"no daemon answers at {paths[0]}")

@@ -438,26 +438,6 @@ def _classic_reason(connection: http.client.HTTPConnection, version: str) -> str
     return ""
 
 
-def docker_sockets() -> list[str]:
-    """Return where a daemon may listen, the one that the user names first."""
-    named = [os.environ.get("DOCKER_HOST"), os.environ.get("CONTAINER_HOST")]
-    return [
-        *(host.removeprefix("unix://") for host in named if host and host.startswith("unix://")),
-        "/var/run/docker.sock",
-        *_in_runtime_folder("docker.sock"),
-    ]
-
-
-def podman_sockets() -> list[str]:
-    """Return where Podman's service listens."""
-    return ["/run/podman/podman.sock", *_in_runtime_folder("podman/podman.sock")]
-
-
-def _in_runtime_folder(name: str) -> list[str]:
-    folder = os.environ.get("XDG_RUNTIME_DIR")
-    return [f"{folder}/{name}"] if folder else []
-
-
 def _query(request: BuildRequest, name: str) -> dict[str, str]:
     """Return what both builders are asked for."""
     arguments = dict(request.build_args)

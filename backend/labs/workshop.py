@@ -275,7 +275,7 @@ def missing_here() -> frozenset[str]:
     """Return which of the things that steps may need this machine does not have."""
     from backend.build.detect import candidates
 
-    has_builder = any(candidate.builder for candidate in candidates())
+    has_builder = any(candidate.make for candidate in candidates())
     return frozenset() if has_builder else frozenset({"builder"})
 
 

@@ -27,7 +27,7 @@ from backend.build.credentials import (
     find_logins,
     write_auth_file,
 )
-from backend.build.docker import DockerApi, docker_sockets
+from backend.build.docker import DockerApi
 from backend.build.program import GROUPS
 from backend.build.request import BuildRequest, parse_assignments, read_assignments
 from backend.errors import BuildError, ToolFailedError, ToolMissingError, UsageError
@@ -289,7 +289,7 @@ class TestDetection:
         assert [candidate.name for candidate in found] == [
             *("buildctl", "buildx", "docker", "buildah", "podman", "docker"),
         ]
-        usable = [candidate.name for candidate in found if candidate.builder]
+        usable = [candidate.name for candidate in found if candidate.make]
         assert usable[:1] == ["podman"]
         assert found[2].reason == f"no daemon answers at {tmp_path}/no.sock"
         plain = BuildRequest(dockerfile=None, context=".")
@@ -331,7 +331,7 @@ class TestDetection:
     def test_a_socket_that_is_named_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("DOCKER_HOST", "unix:///mine.sock")
         monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-        assert docker_sockets() == [
+        assert detect.docker_sockets() == [
             "/mine.sock",
             "/var/run/docker.sock",
             "/run/user/7/docker.sock",
