@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 
     from textual.driver import Driver
     from textual.screen import Screen
+    from textual.timer import Timer
 
     from app.desk import Desk
     from app.forms import Form
@@ -124,7 +125,8 @@ class Deck(App[int]):
         self.board.looked_at = set(desk.memory.failures)
         self._profiles = dict(desk.config.profiles)
         self._watch: Watch | None = None
-        self._looking = False
+        self._looks_soon = False
+        self._next_look: Timer | None = None
         self._has_mouse = desk.config.mouse
         self._notices: deque[str] = deque(maxlen=_NOTICES)
         for view in SCREENS:
@@ -220,13 +222,19 @@ class Deck(App[int]):
     def _jobs_changed(self) -> None:
         if self._watch:
             self._watch.drain()
-        if not self._looking:
-            self._looking = True
-            self.set_timer(1 / self.desk.config.progress_hz, self._look)
+        if not self._looks_soon:
+            self._looks_soon = True
+            self._look_in(1 / self.desk.config.progress_hz)
+
+    def _look_in(self, seconds: float) -> None:
+        """Look at the jobs in a while, and not before."""
+        if self._next_look:
+            self._next_look.stop()
+        self._next_look = self.set_timer(seconds, self._look)
 
     def _look(self) -> None:
         """Read what is new about the jobs and show it; look again soon while some run."""
-        self._looking = False
+        self._looks_soon = False
         self.board.refresh()
         active = self.board.active
         if self._watch:
@@ -235,13 +243,8 @@ class Deck(App[int]):
             if isinstance(screen, ViewScreen) and screen.is_mounted:
                 with contextlib.suppress(NoMatches):  # it is being built or taken down
                     screen.show_board()
-        if active and not self._looking:
-            self._looking = True
-            self.set_timer(_BEAT_S, self._beat)
-
-    def _beat(self) -> None:
-        if self._looking:
-            self._look()
+        if active:
+            self._look_in(_BEAT_S)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Grey out what would change something when nothing may be changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING
 
 from textual import on, work
@@ -40,6 +41,8 @@ INSPECT_WIDTH = 100
 """Columns from which the image under the cursor is shown beside the list."""
 SOURCES_WIDTH = 160
 """Columns from which folders and choices are."""
+_PAINT_S = 1.0
+"""Seconds that a screen may take to be drawn for the first time, before anything is read."""
 
 
 @dataclass
@@ -74,6 +77,7 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
         self._images: Sequence[Image] = ()
         self._in_use: frozenset[str] = frozenset()
         self._source = EVERYTHING
+        self._painted = Event()
 
     def compose_body(self) -> Iterable[Widget]:
         """Return the list, the inspector and, where there is no room for it, two lines."""
@@ -96,6 +100,7 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
         super().on_mount()
         self.restore_order("created")
         self.roster.focus()
+        self.call_after_refresh(self._painted.set)
 
     @property
     def roster(self) -> Roster[Image]:
@@ -119,6 +124,7 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
     @work(thread=True, exclusive=True, group="catalog")
     def _scan(self) -> None:
         worker = get_current_worker()
+        self._painted.wait(_PAINT_S)  # else the paint would take turns with the reading
         running = _running_images()
         images: Sequence[Image] = ()
         for images in self.desk.catalog.scan(lambda: worker.is_cancelled):

@@ -251,7 +251,17 @@ async def test_04_however_much_happens_the_screen_is_drawn_in_beats(
             app._jobs_changed()
         await until(pilot, lambda: bool(looks))
         assert len(looks) == 1
-        assert app.desk.config.progress_hz <= 5
+
+
+async def test_04_progress_is_drawn_five_times_a_second(app: Deck, tmp_path: Path) -> None:
+    write_job(tmp_path / "state" / "jobs", 1, status=None)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.board.active
+        app._look()  # there is nothing to wait for but the next beat
+        app._jobs_changed()
+        assert app._next_look
+        assert app._next_look._interval == 1 / 5
 
 
 # 7: jobs go on without us
