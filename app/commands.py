@@ -114,6 +114,7 @@ HOME: Mapping[str, tuple[str, ...]] = {
     "images": ("ls",),
     "image": ("inspect", "{image}"),
     "registries": ("tags", "{repository}"),
+    "logins": ("registry", "list"),
     "manifest": ("manifest", "{reference}"),
     "jobs": ("jobs",),
     "job": ("jobs", "log", "{job}"),
@@ -487,6 +488,35 @@ ACTIONS: tuple[Action, ...] = (
         writes=True,
     ),
     Action(
+        id="registries.logins",
+        keys=("C",),
+        label="Logins",
+        help="Show every stored login: in which file, which programs read it, whether it works.",
+        argv=("registry", "list"),
+        singularity=("registry", "list"),
+    ),
+    Action(
+        id="registries.search",
+        keys=("F",),
+        label="Find",
+        help="Search the registry for repositories with a word in their name.",
+        argv=("search", "--registry", "{registry}", "{words}"),
+    ),
+    Action(
+        id="registries.limits",
+        keys=("D",),
+        label="Limits",
+        help="Show how we stand with the registry: encryption, login, how many pulls are left.",
+        argv=("registry", "test", "{registry}"),
+    ),
+    Action(
+        id="registries.page",
+        keys=("w",),
+        label="Web page",
+        help="Copy the address of the repository's web page.",
+        argv=("tags", "{repository}"),
+    ),
+    Action(
         id="registries.delete",
         keys=("d", "delete"),
         label="Forget",
@@ -506,6 +536,27 @@ ACTIONS: tuple[Action, ...] = (
         label="Sort",
         help="Sort by a column; the same column again turns it round.",
         footer=7,
+    ),
+    # Logins
+    Action(
+        id="logins.login",
+        keys=("l",),
+        label="Login",
+        help="Log in again; the password is never shown, logged or put in a command.",
+        argv=("registry", "login", "{registry}"),
+        singularity=("registry", "login", "{registry}"),
+        footer=1,
+        writes=True,
+    ),
+    Action(
+        id="logins.logout",
+        keys=("L", "d"),
+        label="Logout",
+        help="Forget the login in its file.",
+        argv=("registry", "logout", "--authfile", "{file}", "{registry}"),
+        singularity=("registry", "logout", "--authfile", "{file}", "{registry}"),
+        footer=2,
+        writes=True,
     ),
     # One image at a registry
     Action(
@@ -836,6 +887,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     **{view: (view, "list", "log") for view in VIEWS},
     "image": ("image", "list", "log"),
     "manifest": ("manifest", "log"),
+    "logins": ("logins", "list"),
     "job": ("job", "log"),
 }
 """Screen to the parts of the table whose keys work on it, beside those of the deck."""

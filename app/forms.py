@@ -64,6 +64,7 @@ class Form:
         note: A sentence below the fields.
         about: Key of the field that says what a job works on.
         several: Answers to what each of several jobs works on, and its command line.
+        test: Answers to a command line that tries them and changes nothing.
     """
 
     title: str
@@ -74,6 +75,11 @@ class Form:
     note: str = ""
     about: str = "reference"
     several: Callable[[Mapping[str, str]], Sequence[tuple[str, CommandLine]]] | None = None
+    test: Callable[[Mapping[str, str]], CommandLine] | None = None
+
+    def stdin(self, answers: Mapping[str, str]) -> bytes:
+        """Return what the command reads: the hidden answers, a line for each."""
+        return "".join(f"{answers[one.key]}\n" for one in self.fields if one.secret).encode()
 
     def jobs(self, answers: Mapping[str, str]) -> Sequence[tuple[str, CommandLine]]:
         """Return what each job works on, and its command line; one job, of most forms."""
@@ -455,27 +461,42 @@ def login_form(registry: str, user: str = "") -> Form:
     """Ask for a login; the password is handed over on standard input and shown nowhere."""
     return Form(
         title="Log in to a registry",
-        go="Log in",
+        go="Save",
         fields=(
             Field(key="registry", label="Registry", value=registry, hint="ghcr.io"),
             Field(key="user", label="User", value=user, hint="alice"),
             Field(key="password", label="Password", hint="or a token", secret=True),
             Field(key="store", label="Keep in", choices=("auto", "keyring", "file")),
+            Field(key="file", label="File of", choices=tuple(_LOGIN_FILES)),
+            _flag("no_https", "No TLS"),
         ),
         compose=_compose_login,
         check=_check_login,
-        note="The registry is asked first.  auto: the keyring, where one can be reached, else "
-        "SingularityCE's file, which holds it as base64, not encrypted.",
+        test=lambda answers: _compose_login({**answers, "store": "none"}),
+        note="The registry is asked before it is stored.  A file holds the password as base64, not "
+        "encrypted; auto takes the keyring where one can be reached.",
     )
+
+
+_LOGIN_FILES = {
+    "singularity": "",
+    "apptainer": "~/.apptainer/docker-config.json",
+    "podman": "~/.config/containers/auth.json",
+    "docker": "~/.docker/config.json",
+}
+"""Program that reads a file to the file; SingularityCE's is the one that is taken unasked."""
 
 
 def _compose_login(answers: Mapping[str, str]) -> CommandLine:
     host = answers["registry"].strip() or "HOST"
     user = ["-u", answers["user"].strip() or "USER", "--password-stdin"]
     store = ["--store", answers["store"]] if answers["store"] != "auto" else []
+    https = _switch(answers, "no_https", "--no-https")
+    named = _LOGIN_FILES[answers["file"]]
+    file = ["--authfile", str(Path(named).expanduser())] if named and "none" not in store else []
+    shared = (*user, *file, *https, f"docker://{host}")
     return CommandLine(
-        argv=("registry", "login", *user, *store, f"docker://{host}"),
-        singularity=("registry", "login", *user, f"docker://{host}"),
+        argv=("registry", "login", *store, *shared), singularity=("registry", "login", *shared)
     )
 
 

@@ -17,6 +17,7 @@ TITLES = {
     "images": "Images",
     "image": "One image",
     "registries": "Registries",
+    "logins": "Logins",
     "manifest": "One image at a registry",
     "jobs": "Jobs",
     "job": "One job",

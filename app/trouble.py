@@ -12,7 +12,7 @@ from backend.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from backend.errors import BackendError
+    from backend.errors import BackendError, ToolError
     from backend.events import Failed
 
 _SECRETS = (
@@ -106,4 +106,29 @@ def trouble_of_event(
         detail=detail,
         job=job,
         log=log,
+    )
+
+
+def said_of(error: ToolError, title: str) -> Trouble:
+    """Return what a command of ours printed about its failure as trouble.
+
+    The command line prints ``ERROR:``, ``why:``, ``kept:`` and ``next:`` lines; anything else
+    that it printed is the detail.
+    """
+    printed = getattr(error, "stderr", "") or error.message
+    found = {"error": "", "why": "", "kept": "", "next": ""}
+    detail = []
+    for line in printed.splitlines():
+        name, colon, text = line.partition(":")
+        if colon and name.lower() in found:
+            found[name.lower()] = text.strip()
+        elif line.strip():
+            detail.append(line)
+    return Trouble(
+        title=title,
+        what=found["error"] or error.message,
+        why=found["why"],
+        kept=found["kept"],
+        hint=found["next"],
+        detail="\n".join(detail[-20:]),
     )

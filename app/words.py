@@ -71,6 +71,6 @@ def short_path(path: str) -> str:
     return name if folder == os.getcwd() and not name.startswith("-") else path  # noqa: PTH109
 
 
-def count(number: int, thing: str) -> str:
-    """Return ``1 job`` or ``3 jobs``."""
-    return f"{number} {thing}{'' if number == 1 else 's'}"
+def count(number: int, thing: str, things: str = "") -> str:
+    """Return ``1 job`` or ``3 jobs``; ``things`` where it is not the same with an s."""
+    return f"{number} {thing if number == 1 else things or f'{thing}s'}"

@@ -54,10 +54,11 @@ registry.add_command(serve)
 @click.option(
     "--store",
     "where",
-    type=click.Choice(["auto", "keyring", "file"]),
+    type=click.Choice(["auto", "keyring", "file", "none"]),
     default="auto",
     show_default=True,
-    help="Where the secret is kept; auto takes the keyring if other tools can use it there.",
+    help="Where the secret is kept; auto takes the keyring if other tools can use it there; "
+    "none only tries the login.",
 )
 @click.option("--offline", is_flag=True, help="Store the login without asking the registry.")
 @access_options
@@ -87,6 +88,8 @@ def login(
     access = make_access(options)
     if not offline:
         _say(ctx, _verify(access, host, given))
+    if options["where"] == "none":
+        return
     file = _chosen_file(options) or default_file()
     _say(ctx, run_async(_store(file, host, path, given, str(options["where"]))))
     _say(ctx, f"Token stored in {file}")

@@ -25,18 +25,22 @@ class ChooseDialog(Dialog[str]):
         title: What is chosen.
         names: Answer to what it is called.
         current: The answer that the cursor is on at first.
+        wide: Whether the words are long ones, which letters could not tell apart.
     """
 
-    def __init__(self, title: str, names: Mapping[str, str], current: str = "") -> None:
+    def __init__(
+        self, title: str, names: Mapping[str, str], current: str = "", *, wide: bool = False
+    ) -> None:
         super().__init__()
         self._title = title
         self._names = dict(names)
         self._current = current
-        self._letters = _letters(self._names)
+        self._shape = "dialog" if wide else "dialog -small"
+        self._letters = dict.fromkeys(self._names, "") if wide else _letters(self._names)
 
     def compose(self) -> ComposeResult:
         """Lay out title and words."""
-        with Vertical(classes="dialog -small"):
+        with Vertical(classes=self._shape):
             yield Static(self._title, classes="dialog-title", markup=False)
             yield OptionList(
                 *(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from textual import on
+from textual import on, work
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.widgets import Button, Input, Label, Static
 
 from app.dialogs.dialog import Dialog
 from app.requests import CopyRequested
-from backend.errors import BackendError
+from app.trouble import said_of
+from backend.errors import BackendError, ToolError
 from backend.escape import one_line
+from backend.process import run_tool
+from backend.program import OURSELVES
 from widgets.choice import Choice
 
 if TYPE_CHECKING:
@@ -22,11 +25,16 @@ if TYPE_CHECKING:
     from app.forms import Answers, Field, Form
 
 
+_TEST_S = 60.0
+"""Seconds that a registry may take to answer."""
+
+
 class FillDialog(Dialog["Answers"]):
     """The form; its result are the answers, which have passed the form's check."""
 
     BINDINGS = [
         Binding("ctrl+s", "go", "Do it"),
+        Binding("ctrl+t", "test", "Try it"),
         Binding("ctrl+y", "copy", "Copy the command"),
         # First, so that what is typed behind it goes to the next field, not to this one.
         Binding("tab", "app.focus_next", show=False, priority=True),
@@ -54,6 +62,8 @@ class FillDialog(Dialog["Answers"]):
             yield Static(self.form.note, classes="dialog-note", markup=False)
             with Horizontal(classes="buttons"):
                 yield Button("Cancel  esc", id="cancel", compact=True)
+                if self.form.test:
+                    yield Button("Test  ctrl+t", id="test", compact=True)
                 yield Button(f"{self.form.go}  ctrl+s", id="go", variant="primary", compact=True)
 
     def on_mount(self) -> None:
@@ -105,8 +115,30 @@ class FillDialog(Dialog["Answers"]):
     def _press(self, event: Button.Pressed) -> None:
         if event.button.id == "go":
             self.action_go()
+        elif event.button.id == "test":
+            self.action_test()
         else:
             self.action_close()
+
+    def action_test(self) -> None:
+        """Try the answers, if they make sense; the dialog stays as it is."""
+        if self.form.test and not self.query_one("#go", Button).disabled:
+            self._test(self.form.test(self.answers), self.form.stdin(self.answers))
+
+    @work(exclusive=True, group="test")
+    async def _test(self, command: CommandLine, stdin: bytes) -> None:
+        answer = self.query_one("#answer", Static)
+        answer.remove_class("-wrong")
+        answer.update("asking ...")
+        try:
+            argv = (*OURSELVES, *command.argv)
+            done = await run_tool(argv, timeout_s=_TEST_S, stdin=stdin)
+        except ToolError as error:
+            trouble = said_of(error, str(command))
+            answer.add_class("-wrong")
+            answer.update(one_line(f"! {trouble.what}  {trouble.why}"))
+        else:
+            answer.update(f"OK  {one_line(done.stderr.replace('INFO:', '').strip())}")
 
     def action_copy(self) -> None:
         """Copy the command line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from app.screens.view import ViewScreen
 
@@ -19,6 +19,11 @@ class FilterScreen(ViewScreen, Generic[Row]):
     def roster(self) -> Roster[Row]:
         """The main list."""
         raise NotImplementedError
+
+    @property
+    def filtered(self) -> Roster[Any]:
+        """The list that a filter is for: the main one, of most screens."""
+        return self.roster
 
     def restore_order(self, default: str = "") -> None:
         """Sort as the user last did, else by ``default``; a minus means turned round."""
@@ -37,20 +42,21 @@ class FilterScreen(ViewScreen, Generic[Row]):
         """Type a filter; the list follows every letter."""
         from app.dialogs.prompt import PromptDialog
 
-        before = self.roster.wanted
+        roster = self.filtered
+        before = roster.wanted
 
         def answered(wanted: str | None) -> None:
-            self.roster.filter(before if wanted is None else wanted)
+            roster.filter(before if wanted is None else wanted)
 
         dialog = PromptDialog(
-            "Filter", before, hint="words  !without  ~letters", on_change=self.roster.filter
+            "Filter", before, hint="words  !without  ~letters", on_change=roster.filter
         )
         self.app.push_screen(dialog, answered)
 
     def go_back(self) -> bool:
         """Undo one thing: the filter, then the marks.  False when there is none."""
-        if self.roster.wanted:
-            self.roster.filter("")
+        if self.filtered.wanted:
+            self.filtered.filter("")
         elif self.roster.marked:
             self.roster.clear_marks()
         else:

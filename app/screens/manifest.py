@@ -11,6 +11,7 @@ from app.inspection import remote_pages
 from app.screens.inspector import Inspector
 from app.screens.view import Text, ViewScreen, bindings
 from backend.errors import BackendError
+from backend.reference import DOCKER_HUB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,6 +55,9 @@ class ManifestScreen(ViewScreen):
             async with self.desk.access().client() as client:
                 found = await preview(client, self.reference, host_platform())
                 inspector.show(str(self.reference), remote_pages(found, found.images))
+                registry = self.reference.registry
+                if registry == DOCKER_HUB or client.rate_limit(registry):
+                    return  # each further manifest would count as a pull
                 sizes = await platform_sizes(client, found)
         except BackendError as error:
             lines = [line for line in (error.message, error.why, error.hint) if line]

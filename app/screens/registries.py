@@ -7,24 +7,30 @@ looked up is shown as it was when the registry last answered, with its age.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 from textual.containers import Horizontal, Vertical
 
-from app.commands import CommandLine
+from app.commands import BY_ID, CommandLine
+from app.dialogs.choose import ChooseDialog
 from app.dialogs.prompt import PromptDialog
 from app.forms import login_form
-from app.requests import CommandRequested, LoginRequested
+from app.requests import CommandRequested, CopyRequested, LoginRequested
 from app.screens.filtering import FilterScreen
 from app.screens.manifest import ManifestScreen
 from app.screens.view import List, bindings
-from app.words import age, count, size
+from app.words import age, count, size, timestamp
 from backend.errors import BackendError, UsageError
 from backend.escape import one_line
-from backend.reference import parse_name
-from backend.registry.browse import Tag
+from backend.oci.digest import parse_digest
+from backend.oci.platform import host_platform
+from backend.paths import cache_home
+from backend.reference import DOCKER_HUB, parse_name
+from backend.registry.browse import Tag, describe_tags, preview, search, version_key
+from backend.registry.memory import memory_of
 from widgets.roster import Column, Roster
 from widgets.status_line import StatusLine
 
@@ -36,12 +42,19 @@ if TYPE_CHECKING:
     from app.board import Board
     from app.desk import Desk
     from backend.reference import Reference
+    from backend.registry.browse import Hit, Preview
     from backend.registry.client import RegistryClient
 
 _REST_S = 0.25
 """Seconds that the cursor rests before anything is asked for."""
 _DESCRIBED = 100
 """Tags whose digests are looked up, to tell which are the same image."""
+_MEASURED = 30
+"""Images whose sizes are looked up, where nobody counts that."""
+_AT_ONCE = 6
+_HITS = 25
+_KEPT = 500
+"""Images that are kept in mind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +94,7 @@ class RegistriesScreen(FilterScreen[Tag]):
         self._repository: Reference | None = None
         self._client: RegistryClient | None = None
         self._has_said_marks = False
+        self._seen: dict[str, Preview] = {}
 
     def compose_body(self) -> Iterable[Widget]:
         """Return the two lists and the preview."""
@@ -94,7 +108,10 @@ class RegistriesScreen(FilterScreen[Tag]):
             )
             with Vertical():
                 yield List(
-                    _tag_columns(self._have), key=lambda tag: tag.name, marks=True, id="list"
+                    _tag_columns(self.desk, self._have, lambda tag: self._seen.get(tag.digest)),
+                    key=lambda tag: tag.name,
+                    marks=True,
+                    id="list",
                 )
         yield StatusLine(id="preview", classes="pane-title")
         yield StatusLine(id="preview-more")
@@ -120,6 +137,11 @@ class RegistriesScreen(FilterScreen[Tag]):
     def places(self) -> Roster[Place]:
         """The list of registries and repositories."""
         return self.query_one("#places", List)
+
+    @property
+    def filtered(self) -> Roster[Any]:
+        """The list of registries while it has the focus, else that of tags."""
+        return self.places if self.places.has_focus else self.roster
 
     def _ask(self) -> RegistryClient:
         """Return the client, made when it is first needed."""
@@ -216,8 +238,6 @@ class RegistriesScreen(FilterScreen[Tag]):
 
     @work(exclusive=True, group="tags")
     async def _load_tags(self, repository: Reference) -> None:
-        from backend.registry.browse import version_key
-
         known = self.desk.tag_cache.get(repository.name)
         names = sorted(known.names if known else (), key=version_key, reverse=True)
         self.roster.show([Tag(name=name) for name in names])
@@ -238,9 +258,6 @@ class RegistriesScreen(FilterScreen[Tag]):
 
     async def _describe(self, repository: Reference, names: Sequence[str]) -> None:
         """Tell which of the first tags are the same image."""
-        from backend.oci.platform import host_platform
-        from backend.registry.browse import describe_tags
-
         try:
             first = await describe_tags(
                 self._ask(), repository, names[:_DESCRIBED], host_platform()
@@ -248,6 +265,49 @@ class RegistriesScreen(FilterScreen[Tag]):
         except BackendError:
             return  # the names are what matters
         self.roster.show([*first, *(Tag(name=name) for name in names[_DESCRIBED:])])
+        if not self._is_counted(repository.registry):
+            await self._measure(repository, first)
+
+    async def _measure(self, repository: Reference, tags: Sequence[Tag]) -> None:
+        """Look up what is behind the first tags, a few at a time."""
+        places = asyncio.Semaphore(_AT_ONCE)
+        wanted = {tag.digest: tag for tag in tags if tag.digest and not tag.same_as}
+        waiting = [tag for digest, tag in wanted.items() if digest not in self._seen][:_MEASURED]
+
+        async def measure(tag: Tag) -> None:
+            async with places:
+                with contextlib.suppress(BackendError):  # then its cells stay empty
+                    await self._look_up(replace(repository, tag=tag.name, digest=None))
+
+        await asyncio.gather(*(measure(tag) for tag in waiting))
+
+    def _is_counted(self, registry: str) -> bool:
+        """Tell whether a registry counts each manifest that is fetched as a pull."""
+        return registry == DOCKER_HUB or bool(self._limit(registry))
+
+    async def _look_up(self, reference: Reference) -> Preview:
+        """Ask the registry what is behind a tag, and keep it in mind."""
+        found = await preview(self._ask(), reference, host_platform())
+        self._keep(found)
+        return found
+
+    async def _recall(self, reference: Reference, digest: str) -> Preview | None:
+        """Return what is known of a digest: from before, or from what was pulled."""
+        if digest in self._seen or not digest:
+            return self._seen.get(digest)
+        there = reference.with_digest(parse_digest(digest))
+        try:
+            found = await preview(memory_of(cache_home()), there, host_platform())
+        except BackendError:
+            return None
+        self._keep(found)
+        return found
+
+    def _keep(self, found: Preview) -> None:
+        while len(self._seen) >= _KEPT:
+            del self._seen[next(iter(self._seen))]
+        self._seen[found.digest] = found
+        self.roster.refresh()
 
     @on(Roster.Changed, "#list")
     def _say_marks(self) -> None:
@@ -306,23 +366,35 @@ class RegistriesScreen(FilterScreen[Tag]):
 
     @work(exclusive=True, group="preview")
     async def _preview(self, reference: Reference) -> None:
-        from backend.oci.platform import host_platform
-        from backend.registry.browse import preview
-
         await asyncio.sleep(_REST_S)
+        tag = self.roster.current
+        shown = f"{reference.name}:{reference.tag}"
         try:
-            found = await preview(self._ask(), reference, host_platform())
+            digest = (tag.digest if tag else "") or await self._ask().find_digest(reference)
+            found = await self._recall(reference, digest)
+            if found is None and self._is_counted(reference.registry):
+                more = f"i  looks inside: {reference.registry} counts that as a pull"
+                self._show_preview(f"{shown}  {digest[:19]}", more)
+                return
+            found = found or await self._look_up(reference)
         except BackendError as error:
-            self._show_preview(str(reference), error.message)
+            self._show_preview(shown, error.message)
             return
         platforms = " ".join(str(one.platform) for one in found.images if one.platform)
         config = found.config
         process = [*config.entrypoint, *config.cmd] if config else []
         layers = count(len(found.layers), "layer")
         self._show_preview(
-            f"{reference.name}:{reference.tag}  {layers}  {size(found.size)}",
+            f"{shown}  {layers}  {size(found.size)} to download{self._room(found)}",
             f"{platforms}   user {config.user or 'root' if config else '-'}   {' '.join(process)}",
         )
+
+    def _room(self, found: Preview) -> str:
+        """Return whether there is room for an image, as far as that is known."""
+        store = self.board.store
+        if store is None:
+            return ""
+        return f", {size(store.free)} free" if store.free > found.size else ", NO ROOM for it"
 
     def _show_preview(self, title: str, more: str) -> None:
         self.query_one("#preview", StatusLine).show(one_line(title))
@@ -383,16 +455,63 @@ class RegistriesScreen(FilterScreen[Tag]):
             if reference is None and not _is_host(name):
                 self._say(f"{name} is neither a registry nor a repository", "as ghcr.io/lab/tools")
                 return
-            shown = reference.name if reference else name
-            memory = self.desk.memory
-            if shown not in memory.repositories:
-                memory.repositories.append(shown)
-                memory.save()
-            self._show_places()
-            self.places.select(shown)
+            self._add(reference.name if reference else name)
 
         dialog = PromptDialog("Registry or repository", hint="ghcr.io, or ghcr.io/lab/tools")
         self.app.push_screen(dialog, answered)
+
+    def _add(self, name: str) -> None:
+        """Show a registry or repository, now and in other decks, and go to it."""
+        memory = self.desk.memory
+        if name not in memory.repositories:
+            memory.repositories.append(name)
+            memory.save()
+        self.go_to(name)
+
+    def action_search(self) -> None:
+        """Ask for a word, and search the registry for repositories with it."""
+        place = self.places.current
+        registry = place.registry if place else DOCKER_HUB
+
+        def answered(term: str | None) -> None:
+            if term and term.strip():
+                self._search(registry, term.strip())
+
+        self.app.push_screen(PromptDialog(f"Find in {registry}", hint="a word"), answered)
+
+    @work(exclusive=True, group="search")
+    async def _search(self, registry: str, term: str) -> None:
+        self._say(f"searching {registry} for {term} ...")
+        try:
+            hits = await search(self._ask(), term, registry, _HITS)
+        except BackendError as error:
+            self._say(error.message, error.hint or "a  add a repository by its name")
+            return
+        if not hits:
+            self._say(f"{registry} has nothing with {term} in its name")
+            return
+        self._say(f"{registry}: {count(len(hits), 'repository', 'repositories')} for {term}")
+        names = {one.name: _hit_line(one) for one in hits}
+        dialog = ChooseDialog(f"Found in {registry}", names, wide=True)
+        self.app.push_screen(dialog, lambda name: self._add(name) if name else None)
+
+    def action_logins(self) -> None:
+        """Show every login: who reads it, and whether it works."""
+        from app.screens.logins import LoginsScreen
+
+        self.app.push_screen(LoginsScreen(self.desk, self.board))
+
+    def action_limits(self) -> None:
+        """Show how we stand with the registry, its rate limit too."""
+        if "registry" in (subject := self.subject()):
+            command = BY_ID["registries.limits"].command(subject)
+            self.post_message(CommandRequested(command=command, done="", shows_output=True))
+
+    def action_page(self) -> None:
+        """Copy the address of the repository's page."""
+        place = self.places.current
+        if place:
+            self.post_message(CopyRequested(page_of(place.registry, place.repository)))
 
     def action_delete(self) -> None:
         """Take what the user added from the list again."""
@@ -429,6 +548,24 @@ class RegistriesScreen(FilterScreen[Tag]):
         )
 
 
+def _hit_line(hit: Hit) -> str:
+    """Return what a search found, on one line."""
+    stars = f"  {hit.stars}*" if hit.stars > 0 else ""
+    official = "  official" if hit.is_official else ""
+    return one_line(f"{hit.name}{stars}{official}  {hit.description}", limit=96)
+
+
+def page_of(registry: str, repository: str) -> str:
+    """Return the address at which people look at a repository."""
+    if registry == DOCKER_HUB:
+        official = repository.startswith("library/")
+        name = f"_/{repository.removeprefix('library/')}" if official else f"r/{repository}"
+        return f"https://hub.docker.com/{name if repository else ''}"
+    if registry == "quay.io":
+        return f"https://quay.io/repository/{repository}"
+    return f"https://{registry}/{repository}".rstrip("/")
+
+
 def _is_host(name: str) -> bool:
     """Tell whether a name without a path is a registry's."""
     return bool(name) and "/" not in name and ("." in name or ":" in name or name == "localhost")
@@ -461,15 +598,56 @@ _PLACE_COLUMNS: tuple[Column[Place], ...] = (
 )
 
 
-def _tag_columns(have: Callable[[Tag], str]) -> tuple[Column[Tag], ...]:
+def _tag_columns(
+    desk: Desk, have: Callable[[Tag], str], seen: Callable[[Tag], Preview | None]
+) -> tuple[Column[Tag], ...]:
+    def created(tag: Tag) -> float:
+        found = seen(tag)
+        return (timestamp(found.config.created) or 0.0) if found and found.config else 0.0
+
+    def bytes_of(tag: Tag) -> int:
+        found = seen(tag)
+        return found.size if found else 0
+
     return (
-        Column(key="name", title="TAG", width=10, stretch=True, text=lambda tag: tag.name),
+        Column(
+            key="name",
+            title="TAG",
+            width=10,
+            stretch=True,
+            text=lambda tag: tag.name,
+            order=lambda tag: version_key(tag.name),
+        ),
         Column(
             key="digest",
             title="DIGEST",
             width=14,
-            rank=1,
+            rank=4,
             text=lambda tag: f"={tag.same_as}" if tag.same_as else tag.digest[7:19],
+        ),
+        Column(
+            key="platform",
+            title="PLATFORM",
+            width=12,
+            rank=3,
+            text=lambda tag: _machines(seen(tag)),
+        ),
+        Column(
+            key="size",
+            title="SIZE",
+            width=6,
+            right=True,
+            rank=1,
+            text=lambda tag: size(bytes_of(tag)) if seen(tag) else "",
+            order=bytes_of,
+        ),
+        Column(
+            key="created",
+            title="AGE",
+            width=8,
+            rank=2,
+            text=lambda tag: age(desk.now() - created(tag)) if created(tag) else "",
+            order=lambda tag: -created(tag),
         ),
         Column(
             key="have",
@@ -479,3 +657,10 @@ def _tag_columns(have: Callable[[Tag], str]) -> tuple[Column[Tag], ...]:
             tone=lambda tag: "good" if have(tag) not in {"-", ""} else "",
         ),
     )
+
+
+def _machines(found: Preview | None) -> str:
+    """Return for which processors an image is: two of them, and how many more."""
+    platforms = [one.platform for one in found.images if one.platform] if found else []
+    names = list(dict.fromkeys(platform.architecture for platform in platforms))
+    return "+".join(names) if len(names) < 3 else f"{names[0]} +{len(names) - 1}"

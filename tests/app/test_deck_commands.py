@@ -27,6 +27,7 @@ from app.deck import SCREENS, Deck, screen_class
 from app.dialogs.text import TextDialog
 from app.screens.image import ImageScreen
 from app.screens.job import JobScreen
+from app.screens.logins import LoginsScreen
 from app.screens.manifest import ManifestScreen
 from app.screens.view import List, Text
 from tests.support.decks import make_deck, make_desk, make_images, settle
@@ -40,6 +41,7 @@ NODES: dict[str, type[Any]] = {
     "list": List,
     "log": Text,
     "image": ImageScreen,
+    "logins": LoginsScreen,
     "manifest": ManifestScreen,
     "job": JobScreen,
     **{view: screen_class(view) for view in SCREENS},
@@ -97,7 +99,7 @@ def test_no_key_means_two_things_on_a_screen(view: str) -> None:
     for focused in ("list", "log"):
         keys = [key for action in actions_of("deck", view, focused) for key in action.keys]
         twice = {key for key in keys if keys.count(key) > 1}
-        assert not twice - {"slash", "ctrl+f", "enter", "S"}
+        assert not twice - {"slash", "ctrl+f", "enter", "S", "w"}
 
 
 def test_a_missing_subject_reads_as_in_a_manual() -> None:

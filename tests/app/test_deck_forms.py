@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import click
 import pytest
@@ -24,9 +24,6 @@ from app.forms import (
 from backend.catalog import Image
 from backend.config import CustomCommand, Input
 from backend.errors import UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IMAGE = Image(path="/images/my image.sif", kind="oci-sif", name="ghcr.io/lab/x", tag="1")
 
@@ -73,8 +70,8 @@ CASES = {
     ),
     "login": (
         login_form("ghcr.io"),
-        {"user": "alice", "password": "secret"},
-        "registry login -u alice --password-stdin --store file docker://ghcr.io",
+        {"user": "alice", "password": "secret", "file": "singularity"},
+        "registry login --store file -u alice --password-stdin --no-https docker://ghcr.io",
     ),
 }
 
@@ -129,6 +126,22 @@ def parse(argv: tuple[str, ...]) -> None:
         command = command.get_command(context, words.pop(0))
     assert command is not None
     command.make_context("sifdeck", words, parent=context)
+
+
+def test_a_login_is_kept_where_a_program_looks_and_tried_without_being_kept() -> None:
+    form = login_form("ghcr.io", "alice")
+    answers = filled(form, password="secret", file="docker", store="auto", no_https="no")
+    command = form.compose(answers)
+    file = Path("~/.docker/config.json").expanduser()
+    words = f"-u alice --password-stdin --authfile {file} docker://ghcr.io"
+    assert str(command) == f"sifdeck registry login {words}"
+    assert command.elsewhere == f"singularity registry login {words}"
+    assert form.stdin(answers) == b"secret\n"
+    assert form.test
+    tried = form.test(answers)
+    assert "--authfile" not in tried.argv
+    assert tried.argv[2:4] == ("--store", "none")
+    parse(tried.argv)
 
 
 def test_a_build_is_composed_from_what_is_in_the_folder(

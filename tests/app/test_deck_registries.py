@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
+from app.dialogs.confirm import ConfirmDialog
 from app.dialogs.fill import FillDialog
 from app.memory import Memory, load_memory
 from app.screens.inspector import Inspector
 from app.screens.manifest import ManifestScreen
-from app.screens.registries import RegistriesScreen
+from app.screens.registries import RegistriesScreen, page_of
 from app.screens.view import List, Text
+from backend.registry.access import Access
 from backend.tagcache import TagCache
 from tests.support import images
-from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, write_job
+from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, until, write_job
 from tests.support.flaky import Fault, flaky_proxy
+from tests.support.registry import PASSWORD, USER
 from widgets.choice import Choice
 from widgets.status_line import StatusLine
 
@@ -242,6 +247,153 @@ async def test_a_password_is_in_no_command_line(
     (argv, stdin) = ran[0]
     assert stdin == b"w0nderland-token\n"
     assert argv[-5:] == ("login", "-u", "alice", "--password-stdin", "docker://ghcr.io")
+
+
+@pytest.mark.registry
+async def test_sizes_are_looked_up_where_nobody_counts(folder: Path, registry: Registry) -> None:
+    small = images.image([images.layer(images.Entry(name="a", data=b"a"))])
+    large = images.image([images.layer(images.Entry(name="b", data=bytes(range(256)) * 4000))])
+    for tag, made in (("1", large), ("2", small)):
+        registry.push(made, "deck/sizes", tag)
+    name = f"{registry.host}/deck/sizes"
+    app = deck(folder, name)
+    async with app.run_test(size=(200, 30)) as pilot:
+        await open_registries(pilot, name)
+        row = tags(app).render_line(1).text.split()
+        assert row[:2] == [">", "2"]
+        assert "amd64" in row
+        await pilot.press("enter", "o", "s", "o", "s")
+        await settle(pilot)
+        assert [tag.name for tag in tags(app).shown] == ["1", "2"]
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize("is_limited", [True, False])
+async def test_a_look_costs_no_pull_where_pulls_are_counted(
+    folder: Path, registry: Registry, *, is_limited: bool
+) -> None:
+    made = images.image([images.layer(images.Entry(name="h", data=b"head"))])
+    registry.push(made, "deck/head", "1")
+    headers = {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "61;w=21600"}
+    fault = Fault(path="/v2/", kind="headers", headers=headers, times=1000)
+    with flaky_proxy(registry.host, *([fault] if is_limited else [])) as proxy:
+        name = f"{proxy.host}/deck/head"
+        app = deck(folder, name)
+        async with app.run_test(size=(100, 24)) as pilot:
+            await open_registries(pilot, name)
+            await pilot.press("enter")
+            await settle(pilot)
+            asked = [one.line for one in proxy.seen("GET /v2/deck/head/manifests/")]
+            assert bool(asked) is not is_limited
+            if not is_limited:
+                return
+            assert "counts that as a pull" in line(app, "preview-more")
+            assert "sha256:" in line(app, "preview")
+            await pilot.press("i")
+            await settle(pilot)
+            assert isinstance(app.screen, ManifestScreen)
+            assert len(proxy.seen("GET /v2/deck/head/manifests/")) == 1
+
+
+async def test_a_registry_that_never_answers_blocks_nothing(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, contextlib.ExitStack() as accepted:
+        silent.setblocking(False)
+
+        def has_come() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                accepted.enter_context(silent.accept()[0])
+                return True
+            return False
+
+        name = f"127.0.0.1:{silent.getsockname()[1]}/lab/silent"
+        app = deck(folder, name)
+        # Plain HTTP: asyncio leaves the socket of a handshake that is given up to the collector.
+        app.desk = replace(app.desk, access=lambda: Access(plain_http=True))
+        async with app.run_test(size=(80, 24)) as pilot:
+            await settle(pilot)
+            await pilot.press("2")
+            await pilot.pause()
+            assert places(app).select(name)
+            await until(pilot, has_come)
+            assert "asking 127.0.0.1" in line(app, "summary")
+            await pilot.press("1", "j", "2", "a")
+            await pilot.pause()
+            assert app.screen.query(Input)
+            await pilot.press("escape")
+            places(app).select("docker.io")
+            await settle(pilot)  # the question was given up
+
+
+@pytest.mark.registry
+async def test_a_login_is_tried_before_it_is_kept(
+    folder: Path, locked_registry: Registry, clean_home: Path
+) -> None:
+    app = deck(folder, locked_registry.host)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_registries(pilot, locked_registry.host)
+        await pilot.press("l")
+        await pilot.pause()
+        dialog = app.screen
+        answer = dialog.query_one("#answer", Static)
+        for password, sign in ((PASSWORD + "x", "!"), (PASSWORD, "OK")):
+            dialog.query_one("#field-user", Input).value = USER
+            dialog.query_one("#field-password", Input).value = password
+            await pilot.pause()
+            await pilot.press("ctrl+t")
+            await until(pilot, lambda sign=sign: str(answer.render()).startswith(sign))  # type: ignore[misc]
+            assert PASSWORD not in str(answer.render())
+        assert app.screen is dialog
+        kept = clean_home / ".singularity" / "docker-config.json"
+        assert not kept.exists()
+        await pilot.press("ctrl+s")
+        await settle(pilot)
+        assert kept.exists()
+        await pilot.press("C")
+        await settle(pilot)
+        (row,) = tags(app).shown
+        assert (row.user, row.state, row.file) == (USER, "ok", str(kept))
+        assert "singularity" in line(app, "detail")
+        await pilot.press("L")
+        await until(pilot, lambda: isinstance(app.screen, ConfirmDialog))
+        await pilot.press("tab", "enter")
+        await until(pilot, lambda: not tags(app).shown)
+        await settle(pilot)
+        assert locked_registry.host not in kept.read_text()
+
+
+@pytest.mark.registry
+async def test_a_registry_is_searched(folder: Path, registry: Registry) -> None:
+    made = images.image([images.layer(images.Entry(name="s", data=b"s"))])
+    registry.push(made, "deck/findme-tools", "1")
+    app = deck(folder, registry.host)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await open_registries(pilot, registry.host)
+        await pilot.press("F", *"findme", "enter")
+        await settle(pilot)
+        await pilot.press("enter")
+        await settle(pilot)
+        place = places(app).current
+        assert place
+        assert place.repository == "deck/findme-tools"
+        assert [tag.name for tag in tags(app).shown] == ["1"]
+        places(app).focus()
+        await pilot.press("slash", *"findme", "enter")
+        assert [one.repository for one in places(app).shown] == ["deck/findme-tools"]
+        await pilot.press("escape")
+        assert len(places(app).shown) > 1
+
+
+@pytest.mark.parametrize(
+    ("registry", "repository", "page"),
+    [
+        ("docker.io", "library/alpine", "https://hub.docker.com/_/alpine"),
+        ("docker.io", "lab/x", "https://hub.docker.com/r/lab/x"),
+        ("quay.io", "lab/x", "https://quay.io/repository/lab/x"),
+        ("ghcr.io", "", "https://ghcr.io"),
+    ],
+)
+def test_a_repository_has_a_page(registry: str, repository: str, page: str) -> None:
+    assert page_of(registry, repository) == page
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"repositories": 5, "orders": [], "seen": "x"}'])
