@@ -17,15 +17,16 @@ import binascii
 import contextlib
 import fcntl
 import itertools
+import json
 import os
-import re
 import secrets
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backend.build.docker import CONTAINERD_STORE, SCRATCH_NAME
+from backend.build.credentials import base_references
+from backend.build.docker import SCRATCH_NAME
 from backend.build.dockerfile import read_dockerfile
 from backend.build.program import (
     output_of,
@@ -52,8 +53,9 @@ if TYPE_CHECKING:
 _START_S = 15.0
 """Seconds that a daemon of ours gets to answer."""
 
-_BUILDX = re.compile(r"\bv?(\d+)\.(\d+)")
-_RAWJSON = (0, 13)
+
+_LOGINS = frozenset({"auths", "credsStore", "credHelpers"})
+"""What docker's ``config.json`` says of logins."""
 
 _MAX_MESSAGE = 8 << 20
 """Characters of one object."""
@@ -77,27 +79,29 @@ class Buildctl:
 
     def lacks(self, request: BuildRequest) -> str:
         """Return what it cannot do of the request."""
-        if request.plain_http:
+        if request.plain_http and not self._daemon:
             return "--no-https is a setting of the BuildKit daemon (buildkitd.toml)"
         return ""
 
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
         """Build on the daemon, into a layout on this side."""
         layout = folder / "layout"
-        with self._running(folder) as address:
+        with self._running(request, folder) as address:
             argv = [self._program, "--addr", address, *buildctl_options(request, layout)]
             _solve(argv, request, folder, report)
         return Reference(transport="oci", path=str(layout))
 
     @contextlib.contextmanager
-    def _running(self, folder: Path) -> Iterator[str]:
+    def _running(self, request: BuildRequest, folder: Path) -> Iterator[str]:
         """Give the address of a daemon, one of ours if need be, which ends with the block."""
         if not self._daemon:
             yield self._address
             return
         address = f"unix://{folder}/buildkitd.sock"
         root, lock = _free_root()
-        argv = [*self._daemon, "--root", str(root), "--addr", address]
+        config = folder / "buildkitd.toml"
+        config.write_text(daemon_config(request), encoding="utf-8")
+        argv = [*self._daemon, "--config", str(config), "--root", str(root), "--addr", address]
         argv += ["--allow-insecure-entitlement", "network.host"]  # for --network=host
         if len(self._daemon) > 1:  # rootlesskit PROGRAM
             argv.append("--oci-worker-no-process-sandbox")
@@ -147,6 +151,8 @@ class Buildx:
     def build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
         """Build with the current buildx builder, into a layout on this side."""
         layout = folder / "layout"
+        if request.auth_folder:
+            complete_docker_config(request.auth_folder)
         if self._saves:
             self._build_and_save(request, folder, layout, report)
         else:
@@ -232,28 +238,31 @@ def buildx_options(request: BuildRequest, output: str, *options: str) -> list[st
     ]
 
 
-def find_buildx(program: str) -> tuple[Buildx | None, str]:
-    """Return buildx if it can be used here, and what it is, or why not.
+def daemon_config(request: BuildRequest) -> str:
+    """Return the ``buildkitd.toml`` of a daemon of ours: which registries speak HTTP."""
+    if not request.plain_http:
+        return ""
+    names = read_dockerfile(request).images(request.target)
+    registries = dict.fromkeys(reference.registry for reference in base_references(names))
+    return "".join(f"[registry.{json.dumps(name)}]\nhttp = true\n" for name in registries)
 
-    Args:
-        program: Path of ``docker``.
+
+def complete_docker_config(auth_folder: Path) -> None:
+    """Make of the folder with our logins one in which docker finds all else of the user's.
+
+    Its plugins, contexts and buildx builders are in the folder of its ``config.json``.
     """
-    status, text = output_of([program, "buildx", "version"], environment={})
-    version = _BUILDX.search(text)
-    if status or version is None:
-        return None, "docker has no buildx"
-    if (int(version[1]), int(version[2])) < _RAWJSON:
-        return None, f"buildx {version[0]} is too old: 0.13 was the first to speak rawjson"
-    status, text = output_of([program, "buildx", "inspect"], environment={})
-    driver = re.search(r"(?m)^Driver:\s*(\S+)", text)
-    if status or driver is None or re.search(r"(?m)^Error:\s", text):
-        return None, "buildx has no builder that answers"
-    saves = False
-    if driver[1] == "docker":
-        words = ["info", "--format", "{{json .DriverStatus}}"]
-        saves = CONTAINERD_STORE not in output_of([program, *words], environment={})[1]
-    found = f"{program} buildx {version[0]}, {driver[1]} driver"
-    return Buildx(program, saves=saves), found
+    own = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser()
+    ours = auth_folder / "config.json"
+    merged = json.loads(ours.read_bytes())
+    for path in own.iterdir() if own.is_dir() else ():
+        if path.name != ours.name:
+            (auth_folder / path.name).symlink_to(path.absolute())
+            continue
+        with contextlib.suppress(OSError, FormatError):
+            found = load(path.read_bytes(), "docker's config.json").object()
+            merged = {name: found[name] for name in found.keys() - _LOGINS} | merged
+    ours.write_text(json.dumps(merged), encoding="utf-8")
 
 
 class RawJson:

@@ -217,14 +217,14 @@ def _buildx() -> Candidate:
     program = find_program("docker")
     if not program:
         return Candidate(name="buildx", make=None, reason="docker is not installed")
-    from backend.build.buildkit import find_buildx
+    from backend.build.buildx import find_buildx
 
-    builder, reason = find_buildx(program)
-    return Candidate(name="buildx", make=_given(builder), reason=reason)
+    make, reason = find_buildx(program)
+    return Candidate(name="buildx", make=make, reason=reason)
 
 
-def _given(builder: Builder | None) -> Callable[[], Builder] | None:
-    return (lambda: builder) if builder else None
+def _given(builder: Builder) -> Callable[[], Builder]:
+    return lambda: builder
 
 
 def _program(name: str) -> Candidate:

@@ -32,6 +32,7 @@ from typing import IO, TYPE_CHECKING, Literal
 from urllib.parse import quote, urlencode
 
 from backend.build.buildah import StepLog, Wording
+from backend.build.buildx import CONTAINERD_STORE
 from backend.build.context import write_context
 from backend.build.credentials import auth_key, base_references
 from backend.build.dockerfile import read_dockerfile
@@ -103,9 +104,6 @@ _MAX_MESSAGE = 8 << 20
 
 SCRATCH_NAME = "sifdeck-build"
 """Under this name an image is in the daemon for as long as it is fetched."""
-
-CONTAINERD_STORE = "io.containerd.snapshotter"
-"""How ``docker info`` says that images are kept in containerd."""
 
 _PODMAN_ID = re.compile(r"[0-9a-f]{64}\n")
 """Podman's last word on its own path."""

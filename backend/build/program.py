@@ -18,7 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from backend.errors import FormatError, ToolFailedError, ToolMissingError
-from backend.jobs.masking import mask_argv
+from backend.masking import mask_argv
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

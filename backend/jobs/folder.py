@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from backend.errors import BackendError, FormatError, NotFoundError, UsageError
 from backend.jobs.identity import host_name, this_process
-from backend.jobs.masking import is_masked, kept_environment, mask_argv
+from backend.jobs.masking import is_masked, kept_environment
 from backend.jobs.record import Job, JobKind, read_job, write_atomically, write_job
 from backend.jobs.view import JobView
-from backend.masking import mask_url
+from backend.masking import mask_argv, mask_url
 from backend.program import OURSELVES
 
 if TYPE_CHECKING:

@@ -21,8 +21,9 @@ from backend.jobs import Job, Jobs, JobView, Watch
 from backend.jobs import folder as folders
 from backend.jobs.identity import ProcessIdentity, boot_id, start_ticks, this_process
 from backend.jobs.log import Log, LogReader
-from backend.jobs.masking import is_masked, kept_environment, mask_argv
+from backend.jobs.masking import is_masked, kept_environment
 from backend.jobs.record import Exit, JobKind, read_job, write_exit, write_job
+from backend.masking import mask_argv
 from tests.support.job_program import PROGRAM
 
 if TYPE_CHECKING:

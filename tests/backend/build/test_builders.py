@@ -19,8 +19,10 @@ from backend.build.buildkit import (
     Buildx,
     buildctl_options,
     buildx_options,
-    find_buildx,
+    complete_docker_config,
+    daemon_config,
 )
+from backend.build.buildx import find_buildx
 from backend.build.credentials import (
     auth_key,
     base_references,
@@ -118,6 +120,16 @@ class TestOptions:
             *("--file", f"{tmp_path}/ci/Dockerfile", str(tmp_path)),
         ]
 
+    def test_a_daemon_of_ours(self, tmp_path: Path) -> None:
+        (tmp_path / "Dockerfile").write_text("FROM h:5/a\nCOPY --from=h:5/b . .\nFROM ubuntu\n")
+        request = BuildRequest(dockerfile=tmp_path / "Dockerfile", context=".", plain_http=True)
+        assert daemon_config(request) == '[registry."docker.io"]\nhttp = true\n'
+        first = replace(request, target="0")
+        assert daemon_config(first) == '[registry."h:5"]\nhttp = true\n'
+        assert daemon_config(replace(request, plain_http=False)) == ""
+        assert Buildctl("x", "", daemon=("d",)).lacks(request) == ""
+        assert "buildkitd.toml" in Buildctl("x", "unix:///y").lacks(request)
+
     def test_assignments(self, tmp_path: Path) -> None:
         assert parse_assignments(("A=1", "A=2=3", " B =  "), "--x") == {"A": "2=3", "B": "  "}
         for text in ("A", "=1", ""):
@@ -200,14 +212,14 @@ class TestBuildkitClients:
             builder.build(self.request(tmp_path), tmp_path, ignore)
 
     def test_two_daemons_of_ours_have_a_folder_each(self, tmp_path: Path) -> None:
-        script = f'echo "$2" >> {tmp_path}/roots; exec sleep 1000'
+        script = f'echo "$4" >> {tmp_path}/roots; exec sleep 1000'
         daemon = program(tmp_path, "buildkitd", script)
         inner = tmp_path / "inner"
         (inner / GROUPS).mkdir(parents=True)
         wanted = f"test -s {tmp_path}/roots"
         client = program(tmp_path, "buildctl", f'case "$*" in *workers) {wanted};; esac')
         builder = Buildctl(str(client), "", daemon=(str(daemon),))
-        with builder._running(tmp_path):
+        with builder._running(self.request(tmp_path), tmp_path):
             builder.build(self.request(inner), inner, ignore)
         builder.build(self.request(inner), inner, ignore)
         roots = (tmp_path / "roots").read_text().splitlines()
@@ -230,6 +242,23 @@ class TestBuildkitClients:
         said = (tmp_path / "said").read_text().splitlines()
         name = said[0].split("--tag ")[1].split()[0]
         assert said[1:] == ["save sha256:x", f"image rm --no-prune {name}"]
+
+    def test_docker_finds_its_own_things_beside_our_logins(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+        (tmp_path / "docker" / "cli-plugins").mkdir(parents=True)
+        theirs = {"credsStore": "x", "auths": {"h": {}}, "currentContext": "far"}
+        (tmp_path / "docker" / "config.json").write_text(json.dumps(theirs))
+        login = Login(username="me", secret=Secret("word"))
+        folder = write_auth_file({"h": login}, tmp_path)
+        assert folder
+        complete_docker_config(folder)
+        found = json.loads((folder / "config.json").read_text())
+        auth = base64.b64encode(b"me:word").decode()
+        assert found == {"auths": {"h": {"auth": auth}}, "currentContext": "far"}
+        assert stat.S_IMODE((folder / "config.json").stat().st_mode) == 0o600
+        assert (folder / "cli-plugins").readlink() == tmp_path / "docker" / "cli-plugins"
 
     def test_saving_fails(self, tmp_path: Path) -> None:
         client = program(
@@ -258,9 +287,9 @@ class TestBuildkitClients:
             f"case $2 in version) echo 'github.com/docker/buildx {version}';; "
             f"inspect) printf 'Driver: {driver}\\n';; --format) echo '{store}';; esac"
         )
-        builder, found = find_buildx(str(program(tmp_path, "docker", script)))
+        make, found = find_buildx(str(program(tmp_path, "docker", script)))
         assert reason in found
-        assert (builder is not None) == usable
+        assert (make is not None) == usable
 
     @pytest.mark.parametrize(("store", "saves"), [("containerd.snapshotter.v1", 0), ("x", 1)])
     def test_the_docker_driver_writes_layouts_with_containerd(
@@ -270,10 +299,10 @@ class TestBuildkitClients:
             f'echo "$*" >> {tmp_path}/said; case $2 in version) echo v0.14.1;; '
             f"inspect) echo 'Driver: docker';; --format) echo '[[\"t\",\"io.{store}\"]]';; esac"
         )
-        builder, _ = find_buildx(str(program(tmp_path, "docker", script)))
-        assert builder
+        make, _ = find_buildx(str(program(tmp_path, "docker", script)))
+        assert make
         with contextlib.suppress(FileNotFoundError):  # this client writes no image id
-            builder.build(self.request(tmp_path), tmp_path, ignore)
+            make().build(self.request(tmp_path), tmp_path, ignore)
         assert ("type=docker" in (tmp_path / "said").read_text()) == bool(saves)
 
 
