@@ -7,11 +7,11 @@ each says so with an :class:`Assembly`, and the same path writes the file.
 from __future__ import annotations
 
 import functools
-import shutil
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from backend.copying import copy_range
 from backend.errors import FormatError, UsageError
 from backend.layers.keep import LayerKeeper
 from backend.layers.squash import LayerSource, squash_layers
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from backend.oci.image import Descriptor, ImageConfig
     from backend.sif.ocisifwriter import WrittenImage
     from backend.squashfs.compression import Compression
-
-_COPY_CHUNK = 4 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +194,9 @@ def layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:
 def _store_as_is(image: Assembly, writer: OciSifWriter) -> None:
     for index, layer in enumerate(image.layers):
         with writer.layer(layer.media_type) as out, image.open_layer(index) as packed:
-            shutil.copyfileobj(packed, out, _COPY_CHUNK)
+            copy_range(
+                packed.fileno(), out.fileno(), start=packed.tell(), size=layer.size, at=out.tell()
+            )
 
 
 def _seconds(created: str) -> int:
