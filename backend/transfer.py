@@ -7,7 +7,7 @@ import itertools
 from typing import TYPE_CHECKING, Protocol
 
 from backend.blobprogress import BlobProgress
-from backend.errors import BackendError, FormatError
+from backend.errors import BackendError, FormatError, UsageError
 from backend.oci import media
 from backend.oci.image import parse_index, parse_manifest
 
@@ -58,10 +58,15 @@ async def copy_image(
         report: Gets the progress.
 
     Raises:
+        UsageError: The target names another digest than it has.
         BackendError: It cannot be read or written.
     """
     copy = _Copy(source, origin, destination, target, report)
     raw = await source.fetch_manifest(origin)
+    if target.digest and target.digest != raw.digest:
+        raise UsageError(
+            f"{target} names another image", why=f"the digest of what is copied is {raw.digest}"
+        )
     await copy.bring(raw)
     await destination.put_manifest(target, raw, target.tag or raw.digest)
     return raw.digest

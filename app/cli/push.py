@@ -49,7 +49,8 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
 
     target = parse(uri)
     if target.transport not in {"docker", "oras"}:
-        raise UsageError(f"{target.transport} transport is not supported for push")
+        hint = "copy takes other places; registries are docker:// and oras://"
+        raise UsageError(f"{target.transport} transport is not supported for push", hint=hint)
     access = make_access(options)
     with reporting(
         ctx, verb="push", title=str(image), target=str(target), as_json=as_json

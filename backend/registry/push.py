@@ -7,6 +7,7 @@ others go in chunks, and after a cut the registry says how far it came.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -14,15 +15,24 @@ from urllib.parse import quote, urlencode, urljoin
 
 import httpx
 
-from backend.errors import NetworkError, RegistryError, VerificationError
+from backend.errors import (
+    AuthenticationError,
+    NetworkError,
+    NotFoundError,
+    RegistryError,
+    VerificationError,
+)
+from backend.escape import one_line
 from backend.oci.digest import hasher
 from backend.registry.retry import ATTEMPTS, retrying, wait_before
 from backend.registry.session import problem
+from backend.registry.transport import host_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from backend.blobprogress import BlobProgress
+    from backend.errors import BackendError
     from backend.oci.image import Descriptor
     from backend.oci.source import BlobSource, RawManifest
     from backend.reference import Reference
@@ -31,6 +41,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 16 << 20
 """Bytes of one request, and of memory; some registries take no less than 5 MiB at a time."""
+_OTHER_RANGE = 416
+"""The answer to a chunk that does not begin where the registry's part ends."""
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 
 
@@ -91,8 +103,13 @@ class RegistryDestination:
             return
         location = await retrying(lambda: self._begin(reference, descriptor))
         if location:
-            upload = _Upload(self._session, reference, descriptor, location)
-            await upload.run(source, origin, progress)
+            again = functools.partial(self._begin_again, reference, descriptor)
+            upload = _Upload(self._session, reference, descriptor, location, again)
+            try:
+                await upload.run(source, origin, progress)
+            except NetworkError as error:
+                error.kept = "what the registry has of the image, which is not sent again"
+                raise
         progress.tell("done", descriptor.size, note="" if location else "mounted")
 
     async def put_manifest(self, reference: Reference, raw: RawManifest, version: str) -> None:
@@ -115,7 +132,10 @@ class RegistryDestination:
                 content=raw.data,
             ) as response:
                 if response.status_code not in {200, 201, 202}:
-                    raise await problem(response, f"a place for {reference}")
+                    error = await _problem(response, reference)
+                    if response.status_code in {400, 415}:
+                        error.hint = "it may take: push --layer-format tar, or an oras:// address"
+                    raise error
                 _check_digest(response, raw.digest)
 
         await retrying(put)
@@ -128,8 +148,14 @@ class RegistryDestination:
             if response.status_code == 200:
                 return True
             if response.status_code != 404:
-                raise await problem(response, f"a place for {reference}")
+                raise await _problem(response, reference)
             return False
+
+    async def _begin_again(self, reference: Reference, descriptor: Descriptor) -> str:
+        """Return the address of a new upload after one was lost; "" when it was complete."""
+        if await self._has_blob(reference, descriptor):
+            return ""
+        return await self._begin(reference, descriptor)
 
     async def _begin(self, reference: Reference, descriptor: Descriptor) -> str:
         """Begin an upload and return its address; "" when the blob could be mounted."""
@@ -144,42 +170,72 @@ class RegistryDestination:
             if response.status_code == 201:
                 return ""
             if response.status_code != 202:
-                raise await problem(response, f"a place for {reference}")
+                raise await _problem(response, reference)
             return _next_location(response, str(response.url))
 
 
 class _Upload:
-    """One upload that has begun."""
+    """One upload that has begun.
+
+    Args:
+        session: The requests.
+        reference: The image it belongs to.
+        descriptor: Of the blob.
+        location: Where the upload goes on.
+        again: Begins another upload when the registry has forgotten this one; gives its
+            address, or "" when the blob is there.
+    """
 
     def __init__(
-        self, session: Session, reference: Reference, descriptor: Descriptor, location: str
+        self,
+        session: Session,
+        reference: Reference,
+        descriptor: Descriptor,
+        location: str,
+        again: Callable[[], Awaitable[str]],
     ) -> None:
         self._session = session
         self._reference = reference
         self._descriptor = descriptor
         self._location = location
+        self._again = again
         self._done = 0
 
     async def run(self, source: BlobSource, origin: Reference, progress: BlobProgress) -> None:
         """Send everything, go on after cuts, and have the registry check the digest."""
         attempt = 1
-        while True:
+        while self._location:
             before = self._done
             try:
                 await self._send(source, origin, progress)
                 await self._finish()
-            except NetworkError as error:
+            except (NetworkError, NotFoundError) as error:
                 attempt = 1 if self._done > before else attempt
-                wait = wait_before(error, attempt)
+                wait = self._wait(error, attempt)
                 if wait is None:
                     raise
                 attempt += 1
                 note = f"{error.message}; attempt {attempt} of {ATTEMPTS}"
                 progress.tell("retry", self._done, note=note)
                 await asyncio.sleep(wait)
-                await self._ask_how_far()
+                await self._go_on(error)
             else:
                 return
+
+    def _wait(self, error: NetworkError | NotFoundError, attempt: int) -> float | None:
+        """Return the seconds to wait before the next try, or None when there should be none."""
+        if isinstance(error, NotFoundError) or (
+            isinstance(error, RegistryError) and error.status == _OTHER_RANGE
+        ):
+            return 0 if attempt < ATTEMPTS else None
+        return wait_before(error, attempt)
+
+    async def _go_on(self, error: NetworkError | NotFoundError) -> None:
+        """Find out where an upload that was disturbed stands."""
+        if isinstance(error, NotFoundError):
+            self._location, self._done = await retrying(self._again), 0
+        else:
+            await self._ask_how_far()
 
     async def _send(self, source: BlobSource, origin: Reference, progress: BlobProgress) -> None:
         progress.tell("uploading", self._done)
@@ -211,7 +267,7 @@ class _Upload:
             content=chunk,
         ) as response:
             if response.status_code not in {201, 202, 204}:
-                raise await problem(response, f"a place for {self._reference}")
+                raise await _problem(response, self._reference)
             self._location = _next_location(response, self._location)
             self._done = end + 1
 
@@ -225,7 +281,7 @@ class _Upload:
             headers={"Content-Length": "0"},
         ) as response:
             if response.status_code not in {201, 204}:
-                raise await problem(response, f"a place for {self._reference}")
+                raise await _problem(response, self._reference)
             _check_digest(response, self._descriptor.digest)
 
     async def _ask_how_far(self) -> None:
@@ -248,6 +304,20 @@ class _Upload:
             return  # the next try will tell
 
 
+async def _problem(response: httpx.Response, reference: Reference) -> BackendError:
+    """Return the error that an answer to a part of a push means."""
+    error = await problem(response, f"the push of {reference}")
+    host = host_of(response.url)
+    if isinstance(error, AuthenticationError):
+        return AuthenticationError(
+            f"{host} does not let us push {reference}", why=error.why, hint=error.hint
+        )
+    if isinstance(error, NotFoundError):
+        hint = "some registries want the repository, or its project, to be made there first"
+        return NotFoundError(f"{host} has no place for {reference}", why=error.why, hint=hint)
+    return error
+
+
 def push_scope(reference: Reference) -> str:
     """Return the scope of a token that may write to a repository."""
     return f"repository:{reference.repository}:pull,push"
@@ -257,6 +327,8 @@ async def _chunks(
     source: BlobSource, origin: Reference, descriptor: Descriptor, offset: int
 ) -> AsyncGenerator[bytes]:
     """Yield a blob in pieces that suit a registry."""
+    if offset == descriptor.size:
+        return  # a registry takes a request for the bytes after the last for a mistake
     parts, size = [], 0
     async with aclosing(source.stream_blob(origin, descriptor, offset)) as stream:
         async for part in stream:
@@ -278,7 +350,9 @@ def _next_location(response: httpx.Response, current: str) -> str:
     location: str = response.headers.get("location", "")
     if not location:
         raise RegistryError(
-            f"{response.url.host} does not say where an upload goes on", status=response.status_code
+            f"{host_of(response.url)} does not say where an upload goes on",
+            status=response.status_code,
+            hint="the registry is broken; tell its administrator",
         )
     return urljoin(current, location)
 
@@ -287,7 +361,9 @@ def _check_digest(response: httpx.Response, digest: str) -> None:
     stored = response.headers.get("docker-content-digest", digest)
     if stored.startswith("sha256:") and digest.startswith("sha256:") and stored != digest:
         raise VerificationError(
-            f"{response.url.host} stored something else than {digest}", why=f"it says {stored}"
+            f"{host_of(response.url)} stored something else than {digest}",
+            why=f"it says {one_line(stored)}",
+            hint="the registry, or something on the way to it, is broken; tell its administrator",
         )
 
 

@@ -176,6 +176,70 @@ def test_upload_goes_on_after_a_cut(
     assert registry.get_manifest("copy/cut", "v1")[0] == made.manifest
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "status", "begun"),
+    [
+        ("PATCH", "status", 404, 3),  # the registry has forgotten the upload
+        ("PATCH", "status", 416, 2),  # and here it has another part of it than we think
+        ("PUT .*uploads", "lose", 0, 2),  # the blob is there, and we are not told
+        ("PATCH", "lose", 0, 3),  # the old address is no good any more
+    ],
+)
+def test_uploads_that_are_lost(
+    registry: Registry, path: str, kind: str, status: int, begun: int
+) -> None:
+    name = f"lost-{kind}-{status}-{path.partition(' ')[0].lower()}"
+    made = image([layer(Entry(name="x", data=os.urandom(100_000)))], compress="")
+    registry.push(made, f"copy/{name}")
+    fault = Fault(path=path, kind=kind, status=status)  # type: ignore[arg-type]
+    with flaky_proxy(registry.host, fault) as proxy:
+        source = f"docker://{registry.host}/copy/{name}"
+        assert run("copy", source, f"docker://{proxy.host}/copy/{name}-there:v1") == 0
+        assert len(proxy.seen("POST")) == begun
+    assert registry.get_manifest(f"copy/{name}-there", "v1")[0] == made.manifest
+    for blob, data in made.blobs.items():
+        assert registry.get_blob(f"copy/{name}-there", blob) == data
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "words"),
+    [
+        ("POST", 403, ExitCode.AUTHENTICATION, "does not let us push docker://"),
+        ("POST", 404, ExitCode.NOT_FOUND, "has no place for docker://"),
+        ("PATCH", 404, ExitCode.NOT_FOUND, "to be made there first"),
+        ("PATCH", 413, ExitCode.NETWORK, "answered 413"),
+        ("PUT .*manifests", 400, ExitCode.NETWORK, "--layer-format tar"),
+        ("PUT .*manifests", 500, ExitCode.NETWORK, "the registry is in trouble"),
+    ],
+)
+def test_pushes_that_are_refused(
+    path: str,
+    status: int,
+    code: int,
+    words: str,
+    registry: Registry,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    registry.push(make("refused"), "copy/refused")
+    fault = Fault(path=path, kind="status", status=status, times=1000)
+    with flaky_proxy(registry.host, fault) as proxy:
+        target = f"docker://{proxy.host}/copy/refused-{status}-{path.partition(' ')[0].lower()}:v1"
+        assert run("copy", f"docker://{registry.host}/copy/refused", target) == code
+    assert words in capfd.readouterr().err
+
+
+def test_a_digest_in_a_target_must_be_the_image_s(
+    registry: Registry, capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = make("fixed")
+    registry.push(made, "copy/fixed")
+    source, target = (f"docker://{registry.host}/copy/{name}" for name in ("fixed", "fixed-there"))
+    assert run("copy", source, f"{target}@sha256:{'0' * 64}") == ExitCode.USAGE
+    assert made.digest in capfd.readouterr().err
+    assert run("copy", source, f"{target}@{made.digest}") == 0
+    assert registry.get_manifest("copy/fixed-there", made.digest)[0] == made.manifest
+
+
 def test_blobs_of_a_neighbour_are_mounted(registry: Registry) -> None:
     arm = make("arm", architecture="arm64")
     registry.push_index("copy/many", "v1", (make("amd"), "linux/amd64"), (arm, "linux/arm64"))

@@ -27,7 +27,8 @@ class Fault:
         kind: ``cut`` ends the connection after ``after`` bytes of the body, ``stall`` is silent
             from there, ``corrupt`` changes the byte at ``after``, ``length`` adds ``after`` to the
             Content-Length that is announced, ``status`` answers with ``status``, ``refuse``
-            closes without an answer, ``no_range`` hides the Range header from the registry,
+            closes without an answer, ``lose`` does so when the registry has done what was asked,
+            ``no_range`` hides the Range header from the registry,
             ``meter`` lets no more of the body through than :meth:`FlakyProxy.allow` says.
         status: For ``status``.
         headers: Added to the answer.
@@ -37,7 +38,16 @@ class Fault:
 
     path: str
     kind: Literal[
-        "cut", "stall", "corrupt", "length", "status", "refuse", "no_range", "headers", "meter"
+        "cut",
+        "stall",
+        "corrupt",
+        "length",
+        "status",
+        "refuse",
+        "lose",
+        "no_range",
+        "headers",
+        "meter",
     ]
     times: int = 1
     after: int = 0
@@ -150,6 +160,8 @@ class FlakyProxy:
     ) -> None:
         line, headers = await _read_head(reader)
         headers["connection"] = "close"
+        if fault and fault.kind == "lose":
+            return
         if fault:
             headers |= fault.headers
         if fault and fault.kind == "length" and "content-length" in headers:
