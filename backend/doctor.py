@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -82,8 +81,10 @@ class _Probe:
 def examine() -> tuple[Finding, ...]:
     """Try everything and return the findings, most fundamental first."""
     caller = read_caller(host.find_map_tools() if os.getuid() else ())
-    running = [(probe, _start(probe.work)) for probe in _probes(caller)]
-    return tuple(_collect(probe, *child) for probe, child in running)
+    probes = _probes(caller)
+    # The last ones run other programs and take longest, so they start first.
+    running = {probe.key: _start(probe.work) for probe in reversed(probes)}
+    return tuple(_collect(probe, *running[probe.key]) for probe in probes)
 
 
 def _start(work: Callable[[], str]) -> tuple[int, int]:
@@ -519,6 +520,8 @@ def support_report(findings: tuple[Finding, ...]) -> str:
 
     It holds no value of the environment, and neither the user's name nor their home.
     """
+    import platform
+
     from backend.settings import PREFIXES
     from backend.version import __version__
 
