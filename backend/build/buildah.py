@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from backend.errors import BackendError, ToolFailedError
 from backend.escape import one_line
 from backend.events import Note, Phase, Retained, ignore
 from backend.oci.json import load
+from backend.oci.platform import host_platform
 from backend.reference import Reference
 from backend.runtime.host import find_map_tools, find_program
 from backend.runtime.identity import read_caller
@@ -120,6 +121,30 @@ class Buildah:
     def _build(self, request: BuildRequest, folder: Path, report: Report) -> Reference:
         environment = _environment(self.name, request, folder)
         program = [self.name, *self._storage_options(environment, report)]
+        image = self._run(program, request, folder, environment, report)
+        if not self._is_for(image, request, program, environment):
+            text = "the cache holds this for another platform; building every step anew"
+            report(Note(level="info", text=text))
+            anew = replace(request, no_cache=True)
+            image = self._run(program, anew, folder, environment, report)
+        layout = folder / "layout"
+        verb = export_options(self.name, image, layout, compressed=request.compressed)
+        report(Phase(name="export"))
+        status, output = output_of([*program, *verb], environment=environment, folder=folder)
+        if status:
+            raise ToolFailedError(argv=[*program, *verb], status=status, stderr=output)
+        report(Phase(name="export", state="done"))
+        return Reference(transport="oci", path=str(layout))
+
+    def _run(
+        self,
+        program: Sequence[str],
+        request: BuildRequest,
+        folder: Path,
+        environment: dict[str, str],
+        report: Report,
+    ) -> str:
+        """Run the instructions and return the image's id."""
         mark, mode = f"sifdeck-{secrets.token_hex(8)}", _mode()
         id_file = folder / "image-id"
         argv = [
@@ -149,14 +174,28 @@ class Buildah:
             if not image:
                 remove_containers(folder)
         steps.close()
-        layout = folder / "layout"
-        verb = export_options(self.name, image, layout, compressed=request.compressed)
-        report(Phase(name="export"))
-        status, output = output_of([*program, *verb], environment=environment, folder=folder)
-        if status:
-            raise ToolFailedError(argv=[*program, *verb], status=status, stderr=output)
-        report(Phase(name="export", state="done"))
-        return Reference(transport="oci", path=str(layout))
+        return image
+
+    def _is_for(
+        self,
+        image: str,
+        request: BuildRequest,
+        program: Sequence[str],
+        environment: dict[str, str],
+    ) -> bool:
+        """Tell whether an image is for the platform that was asked for.
+
+        What begins with nothing is found in the cache whatever platform it was built for.
+        """
+        stages = read_dockerfile(request).needed(request.target)
+        if all(stage.base.lower() != "scratch" for stage in stages):
+            return True
+        words = {"buildah": ["inspect", "--type", "image", "--format", "{{.OCIv1.Architecture}}"]}
+        podman = ["image", "inspect", "--format", "{{.Architecture}}"]
+        argv = [*program, *words.get(self.name, podman), image]
+        status, said = output_of(argv, environment=environment)
+        wanted = request.platform or host_platform()
+        return status != 0 or said.strip() == wanted.architecture
 
     def open_shell(self, image: str) -> int:
         """Open a shell on this process's terminal in an image of the store.

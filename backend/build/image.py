@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from backend.build.credentials import base_references, find_logins, write_auth_file
 from backend.build.detect import choose
 from backend.build.dockerfile import read_dockerfile
-from backend.errors import ExistsError
-from backend.escape import quoted
+from backend.errors import BackendError, ExistsError
+from backend.escape import one_line, quoted
 from backend.events import Note
 from backend.pull import pull_image
 from backend.registry.push import open_destination
@@ -81,7 +81,11 @@ def build_image(
     image = chosen.build(request, folder, report)
     written = pull_image(image, product.target, options, report)
     for tag in product.tags:
-        asyncio.run(_push(image, tag, options, report))
+        try:
+            asyncio.run(_push(image, tag, options, report))
+        except BackendError as error:
+            error.kept = error.kept or f"{one_line(str(product.target))} is complete"
+            raise
     return written
 
 

@@ -24,6 +24,7 @@ import pytest
 
 from backend.events import Failed, Finished, Output, Started
 from backend.jobs import Jobs
+from backend.oci.platform import host_platform
 from backend.sif.ocisif import read_ocisif
 from tests.support.builds import (
     SIFDECK,
@@ -34,7 +35,7 @@ from tests.support.builds import (
     events,
     last_steps,
 )
-from tests.support.docker import docker_socket
+from tests.support.docker import docker_socket, has_buildx
 from tests.support.images import busybox_layer, image
 from tests.support.registry import PASSWORD, USER, locked_registry, registry
 from tests.support.users import WITH_ONE, WITH_RANGE, somebody
@@ -49,7 +50,13 @@ pytestmark = [pytest.mark.builder, pytest.mark.registry]
 
 __all__ = ["base", "container_storage", "docker_socket", "locked_registry", "registry"]
 
-BUILDERS = ("buildah", "podman", "docker", "docker-classic", "podman-socket")
+BUILDERS = (
+    *("buildah", "podman", "docker", "docker-classic"),
+    # These are in no package of Debian 12.
+    *(["buildctl"] if shutil.which("buildctl") and shutil.which("buildkitd") else []),
+    *(["buildx"] if has_buildx() else []),
+    "podman-socket",
+)
 
 DOCKERFILE = """\
 ARG BASE={base}
@@ -78,10 +85,11 @@ def builder(
     """The name of a builder that is there, set up for this test."""
     name: str = request.param
     monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(request.getfixturevalue("container_storage")))
-    if name.startswith("docker"):
+    if name.startswith(("docker", "buildx")):
         monkeypatch.setenv("DOCKER_HOST", f"unix://{request.getfixturevalue('docker_socket')}")
         monkeypatch.setenv("DOCKER_BUILDKIT", "0" if name == "docker-classic" else "1")
-        yield "docker"
+    if name.startswith(("docker", "build")):
+        yield name.partition("-")[0]
         return
     program, _, socket = name.partition("-")
     if not shutil.which(program):
@@ -102,8 +110,10 @@ def builder(
 
 def with_builder(name: str) -> tuple[str, ...]:
     """Return the options for a builder; the daemon of the tests has no network of its own."""
-    network = ("--network", "host") if name == "docker" else ()
-    return ("--no-https", "--builder", name, *network)
+    network = ("--network", "host") if name in {"docker", "buildx"} else ()
+    # Docker's daemons take a registry on the loopback as it is.
+    http = () if name == "buildx" else ("--no-https",)
+    return ("--builder", name, *http, *network)
 
 
 def wait_until(condition: object) -> None:
@@ -431,31 +441,74 @@ class TestCommandLine:
         assert jobs.get(1).state == "cancelled"
         assert {path.name for path in tmp_path.iterdir()} == {"Dockerfile", "home"}
 
-    def test_cancelling_the_export_leaves_nothing(
-        self, buildah: str, base: str, registry: Registry, tmp_path: Path
+    @pytest.mark.parametrize("stage", ["export", "convert", "push"])
+    def test_cancelling_after_the_last_step_leaves_nothing(
+        self, stage: str, buildah: str, base: str, tmp_path: Path
     ) -> None:
-        write(tmp_path, f"FROM {base}\nRUN dd if=/dev/urandom of=/big bs=1M count=150\n")
-        # For a registry layers are packed, which takes long enough to be interrupted.
-        words = ("x.sif", "--no-https", "--builder", buildah, "-t", f"{registry.host}/big:1")
-        with subprocess.Popen(
-            [*SIFDECK, "build", *words, "--json"],
-            cwd=tmp_path,
-            env=os.environ | {"TMPDIR": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            assert process.stdout
-            for line in process.stdout:
-                if b'"export"' in line:
-                    break
-            wait_until(lambda: list(tmp_path.glob("sifdeck-build-*/layout/*")))
-            process.send_signal(signal.SIGTERM)
-            rest, said = process.communicate(timeout=30)
+        write(tmp_path, f"FROM {base}\nRUN dd if=/dev/urandom of=/big bs=1M count=100\n")
+        with contextlib.ExitStack() as stack:
+            silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            silent.settimeout(60)
+            tag = f"127.0.0.1:{silent.getsockname()[1]}/big:1"
+            words, reached = {
+                # For a registry layers are packed, which takes long enough to be interrupted.
+                "export": (["-t", tag], lambda: list(tmp_path.glob("sifdeck-build-*/layout/*"))),
+                "convert": (["--compression=zstd:19"], lambda: list(tmp_path.glob(".x.sif*"))),
+                "push": (["-t", tag], lambda: stack.enter_context(silent.accept()[0])),
+            }[stage]
+            argv = [*SIFDECK, "build", "x.sif", "--no-https", "--builder", buildah, *words]
+            with subprocess.Popen(
+                argv,
+                cwd=tmp_path,
+                env=os.environ | {"TMPDIR": str(tmp_path)},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            ) as process:
+                wait_until(reached)
+                process.send_signal(signal.SIGTERM)
+                _, said = process.communicate(timeout=60)
         assert process.returncode == 143, said
-        assert b'"done"' not in rest
-        assert {path.name for path in tmp_path.iterdir()} <= {"Dockerfile", "home"}
-        containers = subprocess.run([buildah, "containers", "-q"], capture_output=True, check=True)
-        assert containers.stdout == b""
+        written = {path.name for path in tmp_path.iterdir()} - {"Dockerfile", "home"}
+        assert written <= {"x.sif"}
+        if written:  # what is to be pushed is complete, and stays
+            assert read_ocisif(tmp_path / "x.sif").layers
+        left = subprocess.run([buildah, "containers", "-q"], capture_output=True, check=True)
+        assert left.stdout == b""
+
+    def test_what_cannot_be_pushed_is_built_all_the_same(
+        self, buildah: str, tmp_path: Path
+    ) -> None:
+        write(tmp_path, "FROM scratch\nCOPY Dockerfile /\n")
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            tag = f"127.0.0.1:{server.getsockname()[1]}/x:1"
+        result = build(tmp_path, "x.sif", "--no-https", "--builder", buildah, "-t", tag)
+        assert result.returncode == 13
+        assert "kept:    x.sif is complete" in result.stderr
+        assert content(tmp_path / "x.sif", "/Dockerfile")
+
+    def test_for_another_platform(self, buildah: str, tmp_path: Path) -> None:
+        other = "arm64" if host_platform().architecture == "amd64" else "amd64"
+        write(tmp_path, f"FROM scratch\nCOPY Dockerfile /\nLABEL here={tmp_path}\n")
+        words = ("--builder", buildah)
+        for name, options in (("a.sif", ["--arch", other]), ("b.sif", [])):
+            result = build(tmp_path, name, *words, *options)
+            assert result.returncode == 0, result.stderr
+        found = [read_ocisif(tmp_path / name).config.platform for name in ("a.sif", "b.sif")]
+        assert [platform.architecture for platform in found] == [
+            other,
+            host_platform().architecture,  # though the cache has what is the same of the other
+        ]
+
+    def test_programs_for_another_platform_cannot_run(self, buildah: str, tmp_path: Path) -> None:
+        program = bytearray(Path("/bin/busybox").read_bytes())
+        program[18:20] = b"\xff\xfe"  # e_machine: of no processor
+        (tmp_path / "sh").write_bytes(program)
+        (tmp_path / "sh").chmod(0o755)
+        write(tmp_path, "FROM scratch\nCOPY sh /bin/sh\nRUN echo\n")
+        result = build(tmp_path, "x.sif", "--builder", buildah)
+        assert result.returncode == 1
+        assert "step 3 failed (line 3 of the Dockerfile)" in result.stderr
+        assert "qemu-user-static" in result.stderr
 
     def test_a_context_in_a_git_repository(self, buildah: str, base: str, tmp_path: Path) -> None:
         if not shutil.which("git"):
@@ -663,5 +716,7 @@ def containers(request: pytest.FixtureRequest) -> set[str]:
     argv = {
         "buildah": ["buildah", "containers", "-q"],
         "docker": ["docker", "ps", "-aq"],
+        "buildx": ["docker", "ps", "-aq"],
+        "buildctl": ["true"],
     }.get(name.partition("-")[0], ["podman", "ps", "--all", "--external", "-q"])
     return set(subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split())

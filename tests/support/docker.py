@@ -50,6 +50,15 @@ def docker_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def has_buildx() -> bool:
+    """Tell whether docker has its client of BuildKit here."""
+    argv = ["docker", "buildx", "version"]
+    return (
+        bool(shutil.which("docker"))
+        and not subprocess.run(argv, capture_output=True, check=False).returncode
+    )
+
+
 def _wait(process: subprocess.Popen[bytes], socket: str, log: Path) -> None:
     deadline = time.monotonic() + _START_S
     while answers(socket) is None:
