@@ -69,6 +69,10 @@ def plan_image(path: str, options: RunOptions, report: Report) -> Plan:
         home=_home(options, identity.user),
         host_home=caller.home,
         cwd=os.getcwd(),
+        # As in SingularityCE; the others can give no terminal then.
+        host_devices=not options.compat
+        and runtime.kind == "crun"
+        and "dev" not in options.no_mount,
     )
     grants = _find_devices(options)
     if runtime.kind == "builtin":

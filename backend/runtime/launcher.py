@@ -39,6 +39,7 @@ _LOG_LIMIT = 4096
 def main(descriptor: int) -> int:
     """Run the plan in ``descriptor`` and return the exit status."""
     wanted = plan.load(descriptor)
+    os.umask(0o022)  # what we make is for all ids of the container; its own is in the config
     status = _run(wanted)
     if wanted["exit_file"]:
         import contextlib

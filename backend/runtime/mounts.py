@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from backend.runtime.spec import Grants
 
 STRICT = ("nosuid", "noexec", "nodev")
+_SYSTEM_FOLDERS = frozenset(
+    {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
+)
+"""Those that are the image's, even when the user starts in one of the host's."""
 _CDI_OPTIONS = frozenset({"ro", "rw", "noexec"})
 """Options of a mount in a CDI file that are taken over; the others are ours anyway."""
 
@@ -38,6 +42,7 @@ class Place(Value):
         home: Of the container's user; empty for none.
         host_home: Of the caller.
         cwd: Of the caller.
+        host_devices: Whether the host's /dev is the container's.
     """
 
     session: str
@@ -46,6 +51,7 @@ class Place(Value):
     home: str
     host_home: str
     cwd: str
+    host_devices: bool = False
 
 
 class Mounts:
@@ -146,6 +152,9 @@ def _system(mounts: Mounts, options: RunOptions) -> None:
             mounts.add("/sys", "sysfs", "sysfs", *STRICT, "ro")
         else:  # a new sysfs takes a network namespace of our own
             mounts.add("/sys", "none", "/sys", "rbind", *STRICT, "ro")
+    if mounts.place.host_devices:
+        mounts.add("/dev", "none", "/dev", "rbind", "nosuid")
+        return
     mounts.add("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k")
     # Group 5 is tty in the initial namespace only; elsewhere it may not be mapped.
     group = ("gid=5",) if real_root else ()
@@ -192,7 +201,11 @@ def _host_folders(mounts: Mounts, options: RunOptions) -> None:
     place = mounts.place
     if not options.no_home and "home" not in options.no_mount:
         mounts.bind(plain(place.host_home), place.home, "nosuid", "nodev", "rw")
-    if "cwd" not in options.no_mount and not place.cwd.startswith(("/proc", "/sys", "/dev")):
+    is_own = place.cwd in _SYSTEM_FOLDERS or place.cwd.startswith(("/proc", "/sys", "/dev"))
+    localtime = "/etc/localtime"
+    if not options.no_mount & {"bind-paths", localtime} and os.path.exists(localtime):
+        mounts.bind(plain(localtime), localtime, "ro", "nosuid", "nodev")
+    if "cwd" not in options.no_mount and not is_own:
         mounts.bind(plain(place.cwd), place.cwd, "nosuid", "nodev", "rw")
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     Action = Literal["run", "exec", "shell"]
     Network = Literal["host", "none", "private", "pasta", "slirp4netns"]
 
-NO_MOUNT = frozenset({"proc", "sys", "tmp", "home", "cwd", "hostfs", "bind-paths"})
-"""Names that --no-mount takes, besides paths."""
+NO_MOUNT = frozenset({"proc", "sys", "dev", "tmp", "home", "cwd", "hostfs", "bind-paths"})
+"""Names that --no-mount takes, besides paths; ``dev`` is the host's, which --no-compat shows."""
 
 _HOSTNAME = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?"
 _SIZE = r"([0-9]+)([bkmgt]?)i?b?"

@@ -7,58 +7,22 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tests.support import containers, images, sifs
 from tests.support.users import WITH_ONE, WITH_RANGE, somebody
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 pytestmark = pytest.mark.runtime
 
 Words = list[str | Path]
-
-RUNTIMES = ("crun", "runc", "builtin")
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="sifdeck-flags-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def layer(folder: Path) -> bytes:
-    return containers.squashfs(folder, images.busybox_layer())
-
-
-@pytest.fixture(scope="module")
-def busybox(folder: Path, layer: bytes) -> Path:
-    return containers.oci_sif(folder / "busybox.oci.sif", [layer], {"Cmd": ["sh"]})
 
 
 def run(
     *arguments: str | Path, name: str = "root", fuse: bool = True, **more: Any
 ) -> subprocess.CompletedProcess[str]:
-    who = somebody(name, fuse=fuse)
-    argv = [containers.SIFDECK, *(str(argument) for argument in arguments)]
-    options: dict[str, Any] = {"env": who.environment(), "cwd": "/"} | more
-    return subprocess.run(
-        who.command(argv), capture_output=True, text=True, timeout=60, check=False, **options
-    )
-
-
-@pytest.fixture(params=RUNTIMES)
-def runtime(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    if name != "builtin" and not shutil.which(name):
-        pytest.skip(f"no {name}")
-    return name
+    return containers.sifdeck(somebody(name, fuse=fuse), *arguments, text=True, **more)
 
 
 def test_what_is_hidden_and_what_is_refused(runtime: str, busybox: Path) -> None:
@@ -115,9 +79,9 @@ def test_folders(runtime: str, busybox: Path, tmp_path: Path) -> None:
     assert " /etc/hosts " not in bare.stdout
 
 
-def test_overlays(busybox: Path, tmp_path: Path, folder: Path) -> None:
+def test_overlays(busybox: Path, tmp_path: Path, open_folder: Path) -> None:
     top = tmp_path / "top.squashfs"
-    top.write_bytes(containers.squashfs(folder, images.layer(images.Entry(name="from-top"))))
+    top.write_bytes(containers.squashfs(open_folder, images.layer(images.Entry(name="from-top"))))
     changes = tmp_path / "changes"
     changes.mkdir()
     flags: Words = ["--overlay", changes, "--overlay", top]
@@ -147,8 +111,10 @@ def test_ext3_overlay(busybox: Path, tmp_path: Path) -> None:
     assert read.stdout == "kept\n", read.stderr
 
 
-def test_data_containers(busybox: Path, tmp_path: Path, folder: Path) -> None:
-    data = containers.squashfs(folder, images.layer(images.Entry(name="table", data=b"1 2 3\n")))
+def test_data_containers(busybox: Path, tmp_path: Path, open_folder: Path) -> None:
+    data = containers.squashfs(
+        open_folder, images.layer(images.Entry(name="table", data=b"1 2 3\n"))
+    )
     bare, packed = tmp_path / "data.squashfs", tmp_path / "data.oci.sif"
     bare.write_bytes(data)
     containers.oci_sif(packed, [data], {})
@@ -199,17 +165,126 @@ def test_what_cannot_be_honoured_is_an_error(
     assert words in done.stderr
 
 
-def test_without_compat_the_host_shows(busybox: Path, tmp_path: Path) -> None:
-    root = somebody("root")
-    environment = root.environment() | {"MINE": "m"}
-    done = run("exec", "--no-compat", busybox, "sh", "-c", "pwd; echo $MINE; touch /x",
-               cwd=tmp_path, env=environment)  # fmt: skip
-    assert done.stdout == f"{tmp_path}\nm\n"
+@pytest.mark.parametrize("name", ["root", WITH_RANGE, WITH_ONE])
+def test_without_compat_the_host_shows(
+    name: str, busybox: Path, request: pytest.FixtureRequest
+) -> None:
+    who = somebody(name)
+    place = Path(tempfile.mkdtemp(dir="/var/cache"))
+    request.addfinalizer(lambda: shutil.rmtree(place))
+    shutil.chown(place, who.uid, who.gid)
+    environment = who.environment() | {"MINE": "m"}
+    note = "" if name == "root" else "~/from-inside"  # root's home is not the test's
+    script = f"pwd; echo $MINE; umask; touch here {note}; ls -d $0; touch /x"
+    argv = ["exec", "--no-compat", busybox, "sh", "-c", script, str(busybox)]
+    command = ["sh", "-c", 'umask 027; cd "$0"; exec "$@"', str(place)]
+    done = subprocess.run(
+        who.command([*command, containers.SIFDECK, *map(str, argv)]),
+        capture_output=True, text=True, env=environment, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == f"{place}\nm\n0027\n{busybox}\n", done.stderr
     assert "Read-only file system" in done.stderr
+    assert [path.stat().st_uid for path in place.iterdir()] == [who.uid]
+    if note:
+        assert (who.home / "from-inside").stat().st_uid == who.uid
+        (who.home / "from-inside").unlink()
+
+
+@pytest.mark.parametrize("name", [WITH_RANGE, WITH_ONE])
+def test_a_strict_umask_is_the_host_s(name: str, busybox: Path) -> None:
+    who = somebody(name)
+    script = ["sh", "-c", "umask; stat -c %a /"]
+    argv = ["sh", "-c", 'umask 077; exec "$@"', "sh", containers.SIFDECK, "exec", str(busybox)]
+    done = subprocess.run(
+        who.command([*argv, *script]),
+        capture_output=True, text=True, env=who.environment(), cwd="/", timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("0022\n755\n", "")
+
+
+def test_without_compat_parts_can_be_left_out(busybox: Path) -> None:
+    who = somebody(WITH_RANGE)
+
+    def mounted(*flags: str) -> set[str]:
+        done = run("exec", "--no-compat", *flags, busybox, "cat", "/proc/mounts", name=who.name)
+        assert done.returncode == 0, done.stderr  # from / , which is no folder to show
+        return {line.split()[1] for line in done.stdout.splitlines()}
+
+    parts = {str(who.home), "/tmp", "/etc/localtime"}
+    assert parts <= mounted()
+    assert not parts & mounted("--no-mount", "home,tmp,bind-paths,dev")
+    assert str(who.home) not in mounted("--no-home")
+
+
+def test_without_compat_the_host_s_devices_show(busybox: Path) -> None:
+    containers.need_runtime("crun")
+    script = ["sh", "-c", "ls /dev/kmsg; echo x >/dev/null"]
+    flags = ["--runtime", "crun", "--no-compat"]
+    shown = run("exec", *flags, busybox, *script, name=WITH_RANGE)
+    assert (shown.stdout, shown.returncode) == ("/dev/kmsg\n", 0)
+    hidden = run("exec", *flags, "--no-mount", "dev", busybox, *script, name=WITH_RANGE)
+    assert (hidden.stdout, hidden.returncode) == ("", 0)
+
+
+@pytest.mark.parametrize("runtime", ["crun", "builtin"])
+@pytest.mark.parametrize("name", [WITH_RANGE, WITH_ONE])
+def test_groups_of_the_host_can_be_kept(
+    name: str, runtime: str, busybox: Path, open_folder: Path
+) -> None:
+    """As on a cluster, where a project's folder is open to its group."""
+    project = open_folder / f"project-{name}-{runtime}"
+    project.mkdir(mode=0o770)
+    shutil.chown(project, 0, 4711)
+    project.chmod(0o770)
+    who = somebody(name, groups=(4711,))
+    flags = ["--runtime", containers.need_runtime(runtime), "-B", f"{project}:/project"]
+    script = ["sh", "-c", "echo from-inside >/project/note; cat /project/note"]
+    kept = containers.sifdeck(who, "exec", *flags, "--keep-groups", busybox, *script, text=True)
+    assert kept.stdout == "from-inside\n", kept.stderr
+    assert (project / "note").stat().st_uid == who.uid
+
+
+def test_apps_of_a_native_sif(open_folder: Path) -> None:
+    name = WITH_ONE
+    script, app = images.Entry, "scif/apps/hello"
+    made = images.image(
+        [
+            images.busybox_layer(),
+            images.layer(
+                *(images.directory(path) for path in ("scif", "scif/apps", app, f"{app}/scif")),
+                *(images.directory(f"{app}/{path}") for path in ("bin", "scif/env")),
+                script(
+                    name=f"{app}/bin/hi", data=b"#!/bin/sh\necho hi $SCIF_APPNAME\n", mode=0o755
+                ),
+                script(
+                    name=f"{app}/scif/runscript",
+                    data=b'#!/bin/sh\necho $WORD "$@"; hi\n',
+                    mode=0o755,
+                ),
+                script(name=f"{app}/scif/env/90-environment.sh", data=b"export WORD=given\n"),
+            ),
+        ],
+        config={"Cmd": ["echo", "main"], "Env": ["PATH=/bin"]},
+    )
+    layout, image = open_folder / "apps", open_folder / "apps.sif"
+    images.write_layout(layout, made)
+    convert = containers.sifdeck(somebody("root"), "convert", "--native", f"oci:{layout}", image)
+    assert convert.returncode == 0, convert.stderr
+    image.chmod(0o644)
+    assert run("run", image, name=name).stdout == "main\n"
+    assert (
+        run("run", "--app", "hello", image, "a", "b c", name=name).stdout
+        == "given a b c\nhi hello\n"
+    )
+    assert run("exec", "--app", "hello", image, "hi", name=name).stdout == "hi hello\n"
+    missing = run("run", "--app", "nosuch", image, name=name)
+    assert missing.returncode == 1
+    assert "nosuch" in missing.stderr
+    assert run("inspect", "--list-apps", image, name=name).stdout == "hello\n"
 
 
 @pytest.mark.parametrize("name", ["root", WITH_RANGE, WITH_ONE])
-def test_native_sif(name: str, folder: Path) -> None:
+def test_native_sif(name: str, open_folder: Path) -> None:
     source = b". /.singularity.d/env/10-docker2singularity.sh\n"
     actions = {
         "run": b'exec /.singularity.d/runscript "$@"\n',
@@ -234,8 +309,8 @@ def test_native_sif(name: str, folder: Path) -> None:
     tar = images.busybox_layer()[:-1024].rstrip(b"\0")
     tar += bytes(-len(tar) % 512)
     whole = tar + images.layer(*tree)
-    path = folder / "native.sif"
-    path.write_bytes(sifs.sif(sifs.partition(containers.squashfs(folder, whole))))
+    path = open_folder / f"native-{name}.sif"
+    path.write_bytes(sifs.sif(sifs.partition(containers.squashfs(open_folder, whole))))
     done = run("run", path, "a b", name=name)
     assert done.stdout == "ran w a b\n"
     assert "INFO:    Running a non-OCI SIF in OCI mode." in done.stderr

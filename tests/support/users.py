@@ -34,10 +34,11 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Somebody:
-    """Who runs a command of a test, and whether FUSE is open to them."""
+    """Who runs a command of a test, whether FUSE is open to them, and groups they are in, too."""
 
     name: str
     fuse: bool = True
+    groups: tuple[int, ...] = ()
 
     @property
     def uid(self) -> int:
@@ -53,7 +54,8 @@ class Somebody:
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the command that runs ``argv`` as this user, seeing FUSE or not."""
-        switch = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", "--init-groups"]
+        groups = ",".join(str(gid) for gid in (self.gid, *self.groups))
+        switch = ["setpriv", f"--reuid={self.uid}", f"--regid={self.gid}", f"--groups={groups}"]
         become = [] if self.name == "root" else switch
         script = [
             "set -e",
@@ -99,13 +101,13 @@ def _reach(needed: Sequence[Path]) -> list[str]:
     ]
 
 
-def somebody(name: str, *, fuse: bool = True) -> Somebody:
+def somebody(name: str, *, fuse: bool = True, groups: tuple[int, ...] = ()) -> Somebody:
     """Return the user, made first if this machine has not got them; else skip."""
     if os.getuid() != 0:
         pytest.skip("not root: cannot make test users")
     if name != "root":
         _make(name)
-    return Somebody(name=name, fuse=fuse)
+    return Somebody(name=name, fuse=fuse, groups=groups)
 
 
 def _make(name: str) -> None:
