@@ -386,6 +386,15 @@ class Deck(App[int]):
         elif isinstance(screen, ViewScreen):
             self._copy(str(screen.command()))
 
+    def action_copy_theirs(self) -> None:
+        """Copy the command line as SingularityCE has it."""
+        screen = self.screen
+        theirs = screen.command().elsewhere if isinstance(screen, ViewScreen) else ""
+        if theirs:
+            self._copy(theirs)
+        else:
+            self.notify("SingularityCE has no such command; y copies ours")
+
     @on(CopyRequested)
     def _copy_requested(self, event: CopyRequested) -> None:
         self._copy(event.text)

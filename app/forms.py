@@ -424,7 +424,7 @@ def _compose_run(
     answers: Mapping[str, str], verb: str, image: str, profiles: Mapping[str, tuple[str, ...]]
 ) -> CommandLine:
     shared = _run_flags(answers)
-    detach = ["--detach"] if answers.get("place") == BACKGROUND else []
+    detach = ["--detach", "--tty"] if answers.get("place") == BACKGROUND else []
     profile = answers.get("profile", NO_PROFILE)
     named = ["--profile", profile] if profile != NO_PROFILE else []
     words = (short_path(image), *_words(answers["command"]))

@@ -10,12 +10,12 @@ from textual import on, work
 from textual.message import Message
 from textual.worker import get_current_worker
 
-from app.commands import BY_ID
+from app.commands import BY_ID, CommandLine
 from app.requests import AttachRequested, CommandRequested
 from app.screens.filtering import FilterScreen
 from app.screens.output import OutputScreen
 from app.screens.view import List, bindings
-from app.words import age, short_path
+from app.words import age, count, short_path
 from backend.errors import BackendError
 from backend.escape import one_line
 from backend.runtime.instances import Instance, list_instances
@@ -25,9 +25,17 @@ from widgets.status_line import StatusLine
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from textual.timer import Timer
     from textual.widget import Widget
 
+    from app.board import Board
     from app.desk import Desk
+
+
+_LOOK_S = 2.0
+"""Seconds between two looks, while containers run and are looked at."""
+_STOP_S = 20.0
+"""Seconds that the end of a container may take: it is asked, and killed after ten."""
 
 
 @dataclass
@@ -46,6 +54,10 @@ class RunningScreen(FilterScreen[Instance]):
     HAS_DOCK = True
     BINDINGS = bindings("running")
 
+    def __init__(self, desk: Desk, board: Board) -> None:
+        super().__init__(desk, board)
+        self._beat: Timer | None = None
+
     def compose_body(self) -> Iterable[Widget]:
         """Return the list."""
         yield StatusLine(id="summary")
@@ -58,8 +70,10 @@ class RunningScreen(FilterScreen[Instance]):
                 "sifdeck run --detach IMAGE starts one.",
                 "Containers in terminals are not listed: they end with their terminal.",
             ),
+            marks=True,
             id="list",
         )
+        yield StatusLine(id="detail")
 
     def on_mount(self) -> None:
         """Look up the containers."""
@@ -67,11 +81,19 @@ class RunningScreen(FilterScreen[Instance]):
         self.restore_order()
         self.roster.focus()
         self.reload()
+        self._beat = self.set_interval(_LOOK_S, self._look_again)
 
     def on_screen_resume(self) -> None:
         """Look them up again: they come and go without us."""
         super().on_screen_resume()
         self.reload()
+        if self._beat:
+            self._beat.resume()
+
+    def on_screen_suspend(self) -> None:
+        """Wake up no more while nobody looks."""
+        if self._beat:
+            self._beat.pause()
 
     @property
     def roster(self) -> Roster[Instance]:
@@ -81,6 +103,11 @@ class RunningScreen(FilterScreen[Instance]):
     def reload(self) -> None:
         """Look up the containers again."""
         self._look_up()
+
+    def _look_again(self) -> None:
+        """Look again while there are containers that may end."""
+        if any(one.is_running for one in self.roster.rows):
+            self._look_up()
 
     @work(thread=True, exclusive=True, group="instances")
     def _look_up(self) -> None:
@@ -93,7 +120,8 @@ class RunningScreen(FilterScreen[Instance]):
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
-        self.roster.show(event.instances)
+        if list(event.instances) != list(self.roster.rows):
+            self.roster.show(event.instances)
         running = sum(one.is_running for one in event.instances)
         text = event.problem or f"{running} running, {len(event.instances) - running} ended"
         self.query_one("#summary", StatusLine).show(text, "ctrl+r looks again")
@@ -102,6 +130,8 @@ class RunningScreen(FilterScreen[Instance]):
     def _show_current(self) -> None:
         self.show_command()
         self.show_keys()
+        one = self.roster.current
+        self.query_one("#detail", StatusLine).show(_how_to_leave(one) if one else "")
 
     def subject(self) -> Mapping[str, str]:
         """Return the container under the cursor."""
@@ -135,25 +165,49 @@ class RunningScreen(FilterScreen[Instance]):
         self._attach_to("attach")
 
     def action_stop(self) -> None:
-        """Ask, then end the container."""
-        self._end("running.stop", "Stop")
+        """Ask, then end the container, or all marked ones."""
+        self._end(("stop",), "Stop")
 
     def action_kill(self) -> None:
-        """Ask, then end the container at once."""
-        self._end("running.kill", "Kill")
+        """Ask, then end the container at once, or all marked ones."""
+        self._end(("stop", "--time", "0"), "Kill")
 
-    def _end(self, action: str, go: str) -> None:
-        one = self.roster.current
-        if one is None or not one.is_running:
+    def action_clear(self) -> None:
+        """Ask, then forget the containers that have ended, and what they printed."""
+        ended = [one for one in self.roster.rows if not one.is_running]
+        self._request(("stop",), "Forget", ended)
+
+    def _end(self, verb: tuple[str, ...], go: str) -> None:
+        self._request(verb, go, [one for one in self.roster.chosen if one.is_running])
+
+    def _request(self, verb: tuple[str, ...], go: str, found: Sequence[Instance]) -> None:
+        if not found:
             return
+        names = [one.record.name for one in found]
         self.post_message(
             CommandRequested(
-                command=BY_ID[action].command(self.subject()),
-                question=[f"{go} {one.record.name}?", f"  {one.record.image}"],
-                done=f"{one.record.name} has ended",
+                command=CommandLine(argv=(*verb, *names)),
+                question=[
+                    f"{go} {count(len(found), 'container')}?",
+                    *(f"  {one.record.name}  {one.record.image}" for one in found[:8]),
+                    *([f"  ... and {len(found) - 8} more"] if len(found) > 8 else []),
+                ],
+                done=f"{go.lower()}: {', '.join(names)}",
                 go=go,
+                timeout_s=_STOP_S * len(found),
             )
         )
+
+
+def _how_to_leave(one: Instance) -> str:
+    """Return what happens to the keys after ``a``, which is best known beforehand."""
+    from backend.runtime.console import DETACH_KEYS, SOCKET
+
+    if not one.is_running:
+        return f"ended; l shows what it printed  {one_line(one.log)}"
+    if one.has(SOCKET):
+        return f"a attaches its terminal; {DETACH_KEYS} leaves it running"
+    return "it has no terminal: after a, ctrl+c reaches the container; l only looks"
 
 
 def _state(one: Instance) -> str:
@@ -192,6 +246,15 @@ def _columns(desk: Desk) -> tuple[Column[Instance], ...]:
             width=18,
             rank=1,
             text=lambda one: " ".join(one.record.command),
+        ),
+        Column(
+            key="pid",
+            title="PID",
+            width=7,
+            rank=3,
+            right=True,
+            text=lambda one: str(one.record.pid) if one.is_running else "-",
+            order=lambda one: one.record.pid,
         ),
         Column(
             key="runtime", title="RUNTIME", width=8, rank=2, text=lambda one: one.record.runtime

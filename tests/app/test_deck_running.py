@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +14,10 @@ from app.dialogs.confirm import ConfirmDialog
 from app.screens.output import OutputScreen
 from app.screens.view import List, Text
 from backend.runtime.instances import Record, home, started_ticks, write_record
-from tests.support.decks import NOW, make_deck, make_desk, make_images, settle
+from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, until
 from widgets.status_line import StatusLine
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from app.deck import Deck
 
 
@@ -50,6 +50,10 @@ def write_instance(name: str, *, running: bool, status: int = 0, log: str = "") 
                 out.write(text)
 
 
+def give_terminal(name: str) -> None:
+    Path(f"{home()}/{name}/console").touch()
+
+
 def line(app: Deck, name: str) -> str:
     return app.screen.query_one(f"#{name}", StatusLine).text
 
@@ -71,6 +75,61 @@ async def test_containers_are_listed_with_what_became_of_them(app: Deck) -> None
         await pilot.press("x")
         await pilot.pause()
         assert isinstance(app.screen, ConfirmDialog)
+
+
+async def test_marked_containers_are_stopped_together(app: Deck) -> None:
+    for name in ("calm-otter", "wise-crane"):
+        write_instance(name, running=True)
+    write_instance("swift-heron", running=False)
+    give_terminal("wise-crane")
+    async with app.run_test(size=(100, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("4")
+        await settle(pilot)
+        assert "ctrl+c reaches the container" in line(app, "detail")
+        roster: Any = app.screen.query_one("#list", List)
+        roster.select("wise-crane")
+        await pilot.pause()
+        assert "ctrl-p,ctrl-q leaves it running" in line(app, "detail")
+        await pilot.press("asterisk", "x")
+        await pilot.pause()
+        assert isinstance(app.screen, ConfirmDialog)
+        assert app.screen._question[0] == "Stop 2 containers?"
+        assert app.screen._command == "sifdeck stop calm-otter wise-crane"
+        await pilot.press("escape")
+        await pilot.pause()
+        await pilot.press("K")
+        await pilot.pause()
+        assert isinstance(app.screen, ConfirmDialog)
+        assert app.screen._command == "sifdeck stop swift-heron"
+
+
+async def test_a_container_that_ends_is_noticed(app: Deck, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.screens.running._LOOK_S", 0.02)
+    write_instance("calm-otter", running=True)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("4")
+        await until(pilot, lambda: "1 running" in line(app, "summary"))
+        shutil.rmtree(f"{home()}/calm-otter")
+        write_instance("calm-otter", running=False, status=9)
+        await until(pilot, lambda: "0 running, 1 ended" in line(app, "summary"))
+
+
+async def test_both_command_lines_are_copied(app: Deck, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[str] = []
+    monkeypatch.setattr(app, "_copy", copied.append)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("slash", *"solver", "enter")
+        await pilot.pause()
+        await pilot.press("y", "Y", "3")
+        await settle(pilot)
+        await pilot.press("Y")
+        assert len(copied) == 2
+        assert copied[0].startswith("sifdeck inspect ")
+        assert copied[1].startswith("singularity inspect ")
+        assert "no such command" in app._notices[-1]
 
 
 async def test_what_a_container_printed_is_shown(app: Deck) -> None:
