@@ -20,7 +20,7 @@ from backend.oci.json import Node, dump, load
 from backend.oci.platform import Platform
 from backend.sif.file import SifFile
 from backend.sif.ocisif import OciSif, image_of, is_cosign
-from backend.sif.provenance import Provenance, SourceLayer, read_provenance
+from backend.sif.provenance import COMMENT, Provenance, SourceLayer, read_provenance
 from backend.sif.records import DataType, FileSystem, PartitionKind
 from backend.sif.text import FILE_SYSTEMS, time_text
 from backend.squashfs.reader import SquashfsReader
@@ -148,24 +148,27 @@ def _inspect_oci(sif: SifFile) -> Inspection:
 
 def _oci_layers(sif: SifFile, image: OciSif) -> tuple[LayerDetail, ...]:
     sources = read_provenance(image.manifest.annotations).layers
-    stored = sum(not place.is_overlay for place in image.layers)
-    details = []
-    for i, place in enumerate(image.layers):
-        if len(sources) == stored:
-            share = sources[i : i + 1]
-        else:
-            share = sources if stored == 1 and not place.is_overlay else ()
-        details.append(
-            LayerDetail(
-                size=place.size,
-                offset=place.offset,
-                digest=place.digest,
-                media_type=place.media_type,
-                sources=share,
-                **_filesystem(sif, place.offset, _FILESYSTEMS.get(place.media_type, "unknown")),
-            )
+    is_squashed = _is_squashed(image)
+    return tuple(
+        LayerDetail(
+            size=place.size,
+            offset=place.offset,
+            digest=place.digest,
+            media_type=place.media_type,
+            sources=(() if i else sources) if is_squashed else sources[i : i + 1],
+            **_filesystem(sif, place.offset, _FILESYSTEMS.get(place.media_type, "unknown")),
         )
-    return tuple(details)
+        for i, place in enumerate(image.layers)
+    )
+
+
+def _is_squashed(image: OciSif) -> bool:
+    """Tell whether the base stands for all layers of the source; those above are overlays.
+
+    What history says of it is for SingularityCE to read, too: one layer has our comment then.
+    """
+    filled = [entry for entry in image.config.history if not entry.empty_layer]
+    return sum(entry.comment.startswith(COMMENT) for entry in filled) == 1
 
 
 _FILESYSTEMS = {media.SQUASHFS_LAYER: "squashfs", media.EXT3_LAYER: "ext3"}

@@ -19,11 +19,13 @@ from backend.sif.comparison import compare
 from backend.sif.contents import ImageTree
 from backend.sif.edit import NewObject, edit_sif
 from backend.sif.file import SifFile
+from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import read_ocisif
 from backend.sif.overlay import NewOverlay, create_overlay, seal_overlay, sync_overlay
 from backend.sif.records import DataType, PartitionKind
 from backend.sif.verification import verify_blobs
 from backend.squashfs.inode import Kind
+from tests.support import images
 from tests.support.images import Entry, directory
 from tests.support.sifs import SIGNATURE, Object, blob, partition, sif
 from tests.support.squashed import write_sif
@@ -335,3 +337,22 @@ def test_kind_of_a_sealed_whiteout(image: Path, tmp_path: Path) -> None:
         raw = tree.layers[1].lookup("gone")
         assert raw is not None
         assert (raw.kind, raw.device) == (Kind.CHARACTER_DEVICE, 0)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_overlay_is_from_no_layer_of_the_source(keep: bool, tmp_path: Path) -> None:
+    made = images.image([images.layer(Entry(name="a")), images.layer(Entry(name="b"))])
+    layout, path = images.write_layout(tmp_path / "layout", made), tmp_path / "x.sif"
+    kept = ["--keep-layers"] if keep else []
+    assert main(["-q", "convert", *kept, f"oci:{layout}", str(path)]) == 0
+    base, upper = json.loads(made.manifest)["layers"]
+    wanted = [[base], [upper], []] if keep else [[base, upper], []]
+    digests = [[one["digest"] for one in sources] for sources in wanted]
+    create_overlay(path, SMALL)
+    assert sources_of(path) == digests
+    seal_overlay(path)
+    assert sources_of(path) == digests
+
+
+def sources_of(path: Path) -> list[list[str]]:
+    return [[one.digest for one in layer.sources] for layer in inspect_file(path).layers]
