@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from backend.events import Failed, Finished, Output, Started
+from backend.build.docker import DockerApi
+from backend.build.dockerfile import read_dockerfile
+from backend.build.request import BuildRequest
+from backend.events import Failed, Finished, Output, Started, ignore
 from backend.jobs import Jobs
 from backend.oci.platform import host_platform
 from backend.sif.ocisif import read_ocisif
@@ -254,6 +257,7 @@ class TestEveryBuilder:
             for line in process.stdout:
                 if b'"begin"' in line:
                     break
+            assert b'"begin"' in line
             process.send_signal(number)
             rest, said = process.communicate(timeout=60)
         if number == signal.SIGTERM:
@@ -303,6 +307,28 @@ class TestWithoutRoot:
         places = {"HOME": str(folder), "TMPDIR": str(folder / "tmp")}
         words = ("x.sif", "--no-https", "--builder", program)
         return build(folder, *words, user=user, **places, **variables)
+
+
+class TestDocker:
+    """What only a daemon has."""
+
+    def test_an_image_that_the_user_has_keeps_its_name(
+        self, docker_socket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_HOST", f"unix://{docker_socket}")
+        write(tmp_path, f"FROM scratch\nCOPY Dockerfile /\nLABEL here={tmp_path}\n")
+        request = BuildRequest(dockerfile=tmp_path / "Dockerfile", context=str(tmp_path))
+        theirs = DockerApi(docker_socket, "buildkit")
+        dockerfile = read_dockerfile(request)
+        identity = theirs._build_with_buildkit(request, "mine:1", dockerfile, ignore)
+        result = build(tmp_path, "x.sif", *with_builder("docker"))
+        assert result.returncode == 0, result.stderr
+        assert "CACHED" in result.stderr
+        argv = ["docker", "images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}"]
+        images = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+        assert f"mine:1 {identity}" in images.splitlines()
+        assert "sifdeck" not in images
+        subprocess.run(["docker", "rmi", "mine:1"], capture_output=True, check=True)
 
 
 @pytest.fixture
