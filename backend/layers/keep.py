@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO
 
 from backend.events import Phase, Report, ignore
-from backend.layers.squash import LayerSource, SquashedLayer, Squasher, digest_stretch
+from backend.layers.squash import LayerSource, Squasher
 from backend.layers.tree import layered
 from backend.squashfs.inode import Attributes, Inode, Kind
 from backend.squashfs.writer import DEFAULT_BLOCK_SIZE, SquashfsWriter
@@ -59,14 +59,13 @@ class LayerKeeper:
         self._known: dict[bytes, tuple[Attributes, int]] = {}
         self._root_names: set[bytes] = set()
 
-    def write(self, index: int, out: BinaryIO) -> SquashedLayer:
-        """Write the next layer at ``out``'s position; layers come in order.
+    def write(self, index: int, out: BinaryIO) -> int:
+        """Write the next layer at ``out``'s position, and return its size; layers come in order.
 
         Raises:
             FormatError: The layer is no sound tar archive; the text names layer and byte.
             VerificationError: The layer is not the one that its diffID names.
         """
-        start = out.tell()
         with SquashfsWriter(
             out,
             compression=self._compression,
@@ -81,8 +80,7 @@ class LayerKeeper:
                 below -= 1
             root = squasher.finish()
             self._complete(root, is_base=index == 0)
-            size = writer.finish(root)
-        return SquashedLayer(size=size, digest=digest_stretch(out, start, size))
+            return writer.finish(root)
 
     def _label(self, index: int) -> str:
         return f"layer {index + 1} of {len(self._layers)}"

@@ -12,8 +12,6 @@ its bytes were passed over: then, and only then, the layer is read once more for
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from backend.errors import FormatError
@@ -31,7 +29,6 @@ from backend.layers.tree import (
     resolve,
     want,
 )
-from backend.oci.digest import Digest
 from backend.squashfs.inode import Attributes, Inode, Kind, device_number
 from backend.squashfs.writer import DEFAULT_BLOCK_SIZE, SquashfsWriter
 
@@ -40,28 +37,14 @@ if TYPE_CHECKING:
 
     from backend.squashfs.compression import Compression
 
-__all__ = ["LayerSource", "SquashedLayer", "squash_layers"]
+__all__ = ["LayerSource", "squash_layers"]
 
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
 _AUFS = b".wh..wh."
 """AUFS's own files; they were never meant to be seen."""
-_HASHED = 1 << 20
 MAX_MEMBERS = 16_000_000
 """Of all layers; each takes some 300 bytes of memory, and of a bomb's archive next to none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SquashedLayer:
-    """A file system that was written.
-
-    Attributes:
-        size: In bytes, padding included.
-        digest: Over those bytes; also its diffID.
-    """
-
-    size: int
-    digest: Digest
 
 
 def squash_layers(  # noqa: PLR0913  (options, each with a default)
@@ -73,7 +56,7 @@ def squash_layers(  # noqa: PLR0913  (options, each with a default)
     created: int = 0,
     block_size: int = DEFAULT_BLOCK_SIZE,
     threads: int | None = None,
-) -> SquashedLayer:
+) -> int:
     """Write what the layers come to as one squashfs at ``out``'s position.
 
     Args:
@@ -85,11 +68,13 @@ def squash_layers(  # noqa: PLR0913  (options, each with a default)
         block_size: Of the file system; a power of two up to 1 MiB.
         threads: That compress; None for one a processor.  The bytes do not depend on it.
 
+    Returns:
+        The file system's size in bytes, padding included.
+
     Raises:
         FormatError: A layer is no sound tar archive; the text names layer and byte.
         VerificationError: A layer is not the one that its diffID names.
     """
-    start = out.tell()
     with SquashfsWriter(
         out, compression=compression, block_size=block_size, created=created, threads=threads
     ) as writer:
@@ -98,7 +83,7 @@ def squash_layers(  # noqa: PLR0913  (options, each with a default)
             squasher.add(layers[number - 1], label=f"layer {number} of {len(layers)}")
         size = writer.finish(squasher.finish())
     report(Phase(name="convert", done=squasher.total, total=squasher.total, state="done"))
-    return SquashedLayer(size=size, digest=digest_stretch(out, start, size))
+    return size
 
 
 class Squasher:
@@ -314,14 +299,3 @@ def _follow_links(root: Inode) -> None:
 
 def _dangling(alias: Alias, what: str) -> FormatError:
     return FormatError(f"{alias.label}: a hard link {what}", offset=alias.offset)
-
-
-def digest_stretch(out: BinaryIO, start: int, size: int) -> Digest:
-    """Return the digest of a stretch of the file; leaves its position behind it."""
-    out.seek(start)
-    digest = hashlib.sha256()
-    while size:
-        data = out.read(min(size, _HASHED))
-        digest.update(data)
-        size -= len(data)
-    return Digest(f"sha256:{digest.hexdigest()}")

@@ -92,23 +92,21 @@ _Packed = tuple["Buffer", int]
 
 
 class _Packer(local):
-    """Packs blocks; each thread has a compressor of its own, and room to put a block together.
+    """Packs blocks; each thread has compressors of its own, and room to put a block together.
 
     The room is used again and again: fresh memory for every block costs more than the copy.
     """
 
     def __init__(self, compression: Compression, block_size: int) -> None:
         self._compress = compression.compressor(block_size)
+        self._compress_shared = compression.compressor(block_size, is_shared=True)
         self._room = memoryview(bytearray(block_size))
 
-    def pack(self, block: Buffer) -> _Packed:
-        """Return a block as it goes to disk, and its size word."""
-        packed = self._compress(block)
-        if len(packed) < len(block):
-            return packed, len(packed)
-        return bytes(block), len(block) | STORED
+    def pack_shared(self, block: Buffer) -> _Packed:
+        """Return a fragment block as it goes to disk, and its size word."""
+        return _smaller(self._compress_shared(block), block)
 
-    def join(self, pieces: list[Buffer]) -> _Packed:
+    def pack(self, pieces: list[Buffer]) -> _Packed:
         """Return the block that the pieces of a file come to, likewise; zeros are not stored."""
         size = 0
         for piece in pieces:
@@ -118,7 +116,14 @@ class _Packer(local):
         block = self._room[:size]
         if not (block[0] or block[-1]) and not bytes(block).strip(b"\0"):
             return b"", 0
-        return self.pack(block)
+        return _smaller(self._compress(block), block)
+
+
+def _smaller(packed: bytes, block: Buffer) -> _Packed:
+    """Return a block packed, or as it is where that is no longer."""
+    if len(packed) < len(block):
+        return packed, len(packed)
+    return bytes(block), len(block) | STORED
 
 
 class BlockWriter:
@@ -244,13 +249,13 @@ class BlockWriter:
 
     def _flush(self, shared: _Shared) -> None:
         if shared.data:
-            self._queue(shared.number, self._pool.submit(self._packer.pack, shared.data))
+            self._queue(shared.number, self._pool.submit(self._packer.pack_shared, shared.data))
             shared.data = bytearray()
 
     def _cut(self) -> None:
         """Hand what is held over as one block."""
         pieces, self._pieces, self._held = self._pieces, [], 0
-        self._queue(self._run, self._pool.submit(self._packer.join, pieces))
+        self._queue(self._run, self._pool.submit(self._packer.pack, pieces))
 
     def _queue(self, owner: _Run | int, task: Future[_Packed] | int) -> None:
         """Let a block wait for its turn.

@@ -60,7 +60,7 @@ def superblock(image: Path) -> tuple[int, ...]:
     return struct.unpack("<IIIIIHHHHHHQQQQQQQQ", image.read_bytes()[:96])
 
 
-@pytest.mark.parametrize("compression", ["gzip:6", "xz:1", "lz4:1", "lz4:9", "zstd:3"])
+@pytest.mark.parametrize("compression", ["gzip:6", "xz:1", "lz4:1", "lz4:9", "zstd:1", "zstd:3"])
 @pytest.mark.parametrize(
     ("judge", "block_size"),
     [*((judge, DEFAULT_BLOCK_SIZE) for judge in JUDGES), ("kernel", 4096)],
@@ -282,6 +282,19 @@ def test_blocks_that_equal_earlier_ones_are_taken_back(tmp_path: Path) -> None:
     assert found[b"b"] == noise[:-1] + b"!"
     assert found[b"d"] == TEXT
     assert found[b"small"] == found[b"small again"] == NOISE[:9000]
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "zstd:22"])
+def test_files_share_a_block_of_nothing_but_zeros(compression: str, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    contents = {b"a": bytes(1), b"b": bytes(100_000)}
+    with (
+        image.open("w+b") as out,
+        SquashfsWriter(out, compression=parse_compression(compression)) as writer,
+    ):
+        writer.finish(folder({name: add_file(writer, data) for name, data in contents.items()}))
+    with unsquashed(image) as root:
+        assert {name: (root / name.decode()).read_bytes() for name in contents} == contents
 
 
 def test_unsquashfs_shows_compressor_and_level(tmp_path: Path) -> None:
