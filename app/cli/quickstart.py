@@ -42,6 +42,7 @@ def start_plainly(action: Action, arguments: list[str]) -> None:
     from backend.errors import BackendError
     from backend.journal import note_run
     from backend.runtime import container
+    from backend.runtime.image import mark_used
 
     try:
         flags = _with_profile(given)
@@ -49,6 +50,8 @@ def start_plainly(action: Action, arguments: list[str]) -> None:
         if flags["detach"] or not os.path.isfile(file):  # noqa: PTH113  (loads pathlib)
             return
         plan = container.plan_image(file, interpret(action, tuple(words), flags), _tell)
+        if file != image:
+            mark_used(file)
     except (BackendError, OSError, _NotPlainError):
         return
     note_run(file)

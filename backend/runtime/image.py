@@ -95,6 +95,18 @@ def read_image(path: str) -> RunnableImage:
     return image
 
 
+def mark_used(path: str) -> None:
+    """Mark a file of the cache as used now, which is no change to what is remembered of it."""
+    state = os.stat(path)
+    remembered = _recall(_memory(state), state, path)
+    try:
+        os.utime(path)  # the cache forgets what was not for longest
+    except OSError:  # a cache that is shared may be read-only
+        return
+    if remembered:
+        _remember(_memory(state), os.stat(path), remembered)
+
+
 def find_user(image: RunnableImage, spec: str) -> User:
     """Look up ``USER`` (``name|uid[:group|gid]``) in the image's own passwd and group.
 

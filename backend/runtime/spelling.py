@@ -46,18 +46,7 @@ def find_spelled(text: str, *, offline: bool) -> str:
         is_known = not tag_file or (offline and _read(tag_file) == tag)
     except (OSError, ValueError):
         return ""
-    if not is_known or not os.path.isfile(file):
-        return ""
-    _touch(file)
-    return file
-
-
-def _touch(file: str) -> None:
-    """Mark a file as used: the cache forgets what was not for longest."""
-    try:
-        os.utime(file)
-    except OSError:  # a cache that is shared may be read-only
-        return
+    return file if is_known else ""
 
 
 def _place(text: str) -> str:

@@ -41,21 +41,6 @@ def test_a_tag_means_what_the_cache_says_and_offline_only(file: Path, tmp_path: 
     assert find_spelled(TAG, offline=True) == ""
 
 
-def test_a_file_that_is_gone_is_not_found(file: Path) -> None:
-    note_spelling(DIGEST, str(file), "")
-    file.unlink()
-    assert find_spelled(DIGEST, offline=True) == ""
-
-
-def test_a_file_that_is_used_is_kept_longer(file: Path) -> None:
-    import os
-
-    note_spelling(DIGEST, str(file), "")
-    os.utime(file, (1, 1))
-    find_spelled(DIGEST, offline=True)
-    assert file.stat().st_mtime > 1
-
-
 @pytest.mark.parametrize("text", ["", "x", "a\0b", "a\0b\0c\0d", "\udc80\0"])
 def test_a_damaged_note_says_nothing(file: Path, text: str) -> None:
     note_spelling(DIGEST, str(file), "")
