@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,7 +15,8 @@ from tests.support import containers, images
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RUNTIMES = ("crun", "runc", "builtin")
+    from tests.support.containers import Start
+    from tests.support.users import Somebody
 
 
 @pytest.fixture(scope="session")
@@ -38,8 +40,22 @@ def busybox(open_folder: Path, busybox_squashfs: bytes) -> Path:
     return containers.oci_sif(open_folder / "busybox.oci.sif", [busybox_squashfs], {"Cmd": ["sh"]})
 
 
-@pytest.fixture(params=RUNTIMES)
+@pytest.fixture(params=containers.RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:
     """Give each runtime in turn."""
     name: str = request.param
     return containers.need_runtime(name)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start containers; whatever still runs at the end of the test is killed."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(who: Somebody, *arguments: str | Path) -> containers.Started:
+            started = containers.Started(who, *arguments)
+            stack.callback(started.close)
+            started.wait_for_line()
+            return started
+
+        yield begin

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -10,67 +9,43 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support import containers, images
-from tests.support.users import WITH_ONE, WITH_RANGE, Somebody, somebody
+from tests.support.users import WITH_ONE, WITH_RANGE, somebody
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Start = Callable[..., "Started"]
+    from tests.support.containers import Start
 
 pytestmark = pytest.mark.runtime
 
 USERS = ("root", WITH_RANGE, WITH_ONE)
-RUNTIMES = ("crun", "runc", "builtin")
 
 
 @pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
-    """Give a folder that every user can reach."""
-    path = Path(tempfile.mkdtemp(prefix="sifdeck-run-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def layer(folder: Path) -> bytes:
-    return containers.squashfs(folder, images.busybox_layer())
-
-
-@pytest.fixture(scope="module")
-def busybox(folder: Path, layer: bytes) -> Path:
+def busybox(open_folder: Path, busybox_squashfs: bytes) -> Path:
     config = {"Cmd": ["echo", "cmd"], "Env": ["FOO=bar baz", "PATH=/bin"], "WorkingDir": "/home"}
-    return containers.oci_sif(folder / "busybox.oci.sif", [layer], config)
+    return containers.oci_sif(open_folder / "configured.oci.sif", [busybox_squashfs], config)
 
 
-def sifdeck(
-    who: Somebody, *arguments: str | Path, **more: Any
-) -> subprocess.CompletedProcess[bytes]:
-    """Run the command line as somebody, from a folder they can reach."""
-    argv = [containers.SIFDECK, *(str(argument) for argument in arguments)]
-    options: dict[str, Any] = {"input": b"", "env": who.environment(), "cwd": "/"} | more
-    command = who.command(argv)
-    return subprocess.run(command, capture_output=True, timeout=60, check=False, **options)
-
-
-def needs(runtime: str) -> str:
-    if runtime != "builtin" and not shutil.which(runtime):
-        pytest.skip(f"no {runtime}")
-    return runtime
-
-
-@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", USERS)
 def test_exec_shows_the_image_as_it_is(name: str, runtime: str, busybox: Path) -> None:
     who = somebody(name)
     user = ["--fakeroot"] if (name, runtime) == (WITH_ONE, "runc") else []
     script = 'id -u; stat -c "%u %a" /bin/busybox /root; echo $FOO; pwd; touch ~/new && ls ~'
-    done = sifdeck(who, "exec", "--runtime", needs(runtime), *user, busybox, "sh", "-c", script)
+    done = containers.sifdeck(
+        who,
+        "exec",
+        "--runtime",
+        runtime,
+        *user,
+        busybox,
+        "sh",
+        "-c",
+        script,
+    )
     uid = 0 if user else who.uid
     owner = who.uid if name == WITH_ONE and not user else 0
     assert done.stdout.decode().split("\n") == [
@@ -80,17 +55,21 @@ def test_exec_shows_the_image_as_it_is(name: str, runtime: str, busybox: Path) -
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_the_image_is_extracted_where_fuse_is_closed(name: str, folder: Path, layer: bytes) -> None:
+def test_the_image_is_extracted_where_fuse_is_closed(
+    name: str, open_folder: Path, busybox_squashfs: bytes
+) -> None:
     who = somebody(name, fuse=False)
     fresh = images.layer(images.Entry(name="etc/fresh", data=os.urandom(16)))
-    layers = [layer, containers.squashfs(folder, fresh)]
-    image = containers.oci_sif(folder / "fresh.oci.sif", layers, {})
+    layers = [busybox_squashfs, containers.squashfs(open_folder, fresh)]
+    image = containers.oci_sif(open_folder / "fresh.oci.sif", layers, {})
     script = 'id -u; stat -c "%u %a" /bin/busybox /root /home/appuser; rm -r /home && ls -d /home'
-    cache = Path(tempfile.mkdtemp(dir=folder))
+    cache = Path(tempfile.mkdtemp(dir=open_folder))
     shutil.chown(cache, who.uid, who.gid)
     env = who.environment() | {"SIFDECK_CACHE_DIR": str(cache)}
-    outcomes = [sifdeck(who, "exec", image, "sh", "-c", script, env=env) for _ in range(2)]
-    cleaned = sifdeck(who, "cache", "clean", "-f", "--type", "rootfs", env=env)
+    outcomes = [
+        containers.sifdeck(who, "exec", image, "sh", "-c", script, env=env) for _ in range(2)
+    ]
+    cleaned = containers.sifdeck(who, "cache", "clean", "-f", "--type", "rootfs", env=env)
     assert list((cache / "rootfs").iterdir()) == []
     assert cleaned.returncode == 0, cleaned.stderr
     owner = who.uid if name == WITH_ONE else 0
@@ -116,15 +95,15 @@ def test_unpacked_layers_stay_while_a_container_runs_on_them(name: str, busybox:
     with container:
         assert container.stdout is not None
         assert container.stdout.readline() == b"runs\n"
-        cleaned = sifdeck(who, "cache", "clean", "-f", env=env)
+        cleaned = containers.sifdeck(who, "cache", "clean", "-f", env=env)
         assert b"Not removed, in use" in cleaned.stderr
         assert container.communicate(b"\n")[0] == b"/bin/busybox\n"
-    assert b"WARNING" not in sifdeck(who, "cache", "clean", "-f", env=env).stderr
+    assert b"WARNING" not in containers.sifdeck(who, "cache", "clean", "-f", env=env).stderr
     assert list((cache / "rootfs").iterdir()) == []
 
 
 @pytest.mark.parametrize("fuse", [True, False])
-def test_many_layers(fuse: bool, folder: Path) -> None:
+def test_many_layers(fuse: bool, open_folder: Path) -> None:
     """Their folders' full names would not go into the page that mount(2) takes."""
     who = somebody(WITH_ONE, fuse=fuse)
     layers = [
@@ -137,28 +116,39 @@ def test_many_layers(fuse: bool, folder: Path) -> None:
     dropped = images.layer(images.Entry(name="srv/dropped"))
     made = images.image([busybox, dropped, upper, opaque, *layers])
     name = f"many-{fuse}"
-    images.write_layout(folder / name, made)
-    image = folder / f"{name}.oci.sif"
+    images.write_layout(open_folder / name, made)
+    image = open_folder / f"{name}.oci.sif"
     root = somebody("root")
-    done = sifdeck(root, "convert", "--keep-layers", f"oci:{folder / name}", image)
+    done = containers.sifdeck(root, "convert", "--keep-layers", f"oci:{open_folder / name}", image)
     assert done.returncode == 0, done.stderr
-    cache = Path(tempfile.mkdtemp(dir=folder))
+    cache = Path(tempfile.mkdtemp(dir=open_folder))
     shutil.chown(cache, who.uid, who.gid)
     env = who.environment() | {"SIFDECK_CACHE_DIR": str(cache)}
     script = (
         "cat /upper/file; ls /srv; rm -r /upper; cat /last; "
         "while read from at kind more; do test $at = / && echo $kind; done </proc/mounts"
     )
-    done = sifdeck(who, "-q", "exec", image, "sh", "-c", script, env=env)
+    done = containers.sifdeck(who, "-q", "exec", image, "sh", "-c", script, env=env)
     assert (done.stdout, done.stderr) == (b"here98overlay\n", b"")
-    sifdeck(who, "cache", "clean", "-f", "--type", "rootfs", env=env)
+    containers.sifdeck(who, "cache", "clean", "-f", "--type", "rootfs", env=env)
 
 
 @pytest.mark.parametrize("runtime", ["crun", "builtin"])
-def test_a_namespace_of_one_id_is_enough(runtime: str, folder: Path, layer: bytes) -> None:
+def test_a_namespace_of_one_id_is_enough(
+    runtime: str, open_folder: Path, busybox_squashfs: bytes
+) -> None:
+    containers.need_runtime(runtime)
     root = somebody("root")
-    image = containers.oci_sif(folder / f"one-{runtime}.oci.sif", [layer], {"User": "appuser"})
-    command = [containers.SIFDECK, "exec", "--runtime", needs(runtime), str(image)]
+    image = containers.oci_sif(
+        open_folder / f"one-{runtime}.oci.sif", [busybox_squashfs], {"User": "appuser"}
+    )
+    command = [
+        containers.SIFDECK,
+        "exec",
+        "--runtime",
+        runtime,
+        str(image),
+    ]
     done = subprocess.run(
         [*root.command(["unshare", "-Ur"]), *command, "stat", "-c", "%u", "/home/appuser"],
         input=b"", capture_output=True, timeout=60, check=False, env=root.environment(), cwd="/",
@@ -166,47 +156,53 @@ def test_a_namespace_of_one_id_is_enough(runtime: str, folder: Path, layer: byte
     assert (done.stdout, done.stderr, done.returncode) == (b"1000\n", b"", 0)
 
 
-def test_run_takes_entrypoint_and_arguments(folder: Path, layer: bytes, busybox: Path) -> None:
+def test_run_takes_entrypoint_and_arguments(
+    open_folder: Path, busybox_squashfs: bytes, busybox: Path
+) -> None:
     root = somebody("root")
     config = {"Entrypoint": ["echo", "entry"], "Cmd": ["cmd"]}
-    image = containers.oci_sif(folder / "entry.oci.sif", [layer], config)
-    assert sifdeck(root, "run", image).stdout == b"entry cmd\n"
-    assert sifdeck(root, "run", image, "-x", "--help").stdout == b"entry -x --help\n"
-    assert sifdeck(root, "run", busybox).stdout == b"cmd\n"
-    assert sifdeck(root, "exec", image, "echo", "mine").stdout == b"mine\n"
-    assert sifdeck(root, "shell", image, "-c", "echo $PS1").stdout == b"sifdeck>\n"
+    image = containers.oci_sif(open_folder / "entry.oci.sif", [busybox_squashfs], config)
+    assert containers.sifdeck(root, "run", image).stdout == b"entry cmd\n"
+    assert containers.sifdeck(root, "run", image, "-x", "--help").stdout == b"entry -x --help\n"
+    assert containers.sifdeck(root, "run", busybox).stdout == b"cmd\n"
+    assert containers.sifdeck(root, "exec", image, "echo", "mine").stdout == b"mine\n"
+    assert containers.sifdeck(root, "shell", image, "-c", "echo $PS1").stdout == b"sifdeck>\n"
 
 
-def test_image_without_command_says_so(folder: Path, layer: bytes) -> None:
-    image = containers.oci_sif(folder / "empty.oci.sif", [layer], {})
-    done = sifdeck(somebody("root"), "run", image)
+def test_image_without_command_says_so(open_folder: Path, busybox_squashfs: bytes) -> None:
+    image = containers.oci_sif(open_folder / "empty.oci.sif", [busybox_squashfs], {})
+    done = containers.sifdeck(somebody("root"), "run", image)
     assert done.returncode == 125
     assert b"neither ENTRYPOINT nor CMD" in done.stderr
 
 
-def test_layers_are_stacked_with_whiteouts(folder: Path, layer: bytes) -> None:
+def test_layers_are_stacked_with_whiteouts(open_folder: Path, busybox_squashfs: bytes) -> None:
     top = images.layer(
         images.Entry(name="etc/motd", data=b"top\n"),
         images.Entry(name="bin/sleep", kind=b"3", mode=0, device=(0, 0)),
     )
     image = containers.oci_sif(
-        folder / "layered.oci.sif", [layer, containers.squashfs(folder, top)], {"Cmd": ["sh"]}
+        open_folder / "layered.oci.sif",
+        [busybox_squashfs, containers.squashfs(open_folder, top)],
+        {"Cmd": ["sh"]},
     )
     for name in USERS:
-        done = sifdeck(somebody(name), "exec", image, "sh", "-c", "cat /etc/motd; ls /bin/sleep")
+        done = containers.sifdeck(
+            somebody(name), "exec", image, "sh", "-c", "cat /etc/motd; ls /bin/sleep"
+        )
         assert done.stdout == b"top\n", done.stderr
         assert b"No such file" in done.stderr
 
 
 @pytest.mark.parametrize("name", USERS)
-def test_binds(name: str, folder: Path, busybox: Path) -> None:
+def test_binds(name: str, open_folder: Path, busybox: Path) -> None:
     who = somebody(name)
-    data = Path(tempfile.mkdtemp(dir=folder))
+    data = Path(tempfile.mkdtemp(dir=open_folder))
     (data / "in").write_text("hello\n")
     shutil.chown(data, who.uid, who.gid)
     script = "cat /data/in; echo out >/data/out; touch /ro/x || cat /f"
     binds = ["-B", f"{data}:/data", "-B", f"{data}:/ro:ro,{data}/in:/f"]
-    done = sifdeck(who, "exec", *binds, busybox, "sh", "-c", script)
+    done = containers.sifdeck(who, "exec", *binds, busybox, "sh", "-c", script)
     assert done.stdout == b"hello\nhello\n", done.stderr
     assert b"Read-only file system" in done.stderr
     assert (data / "out").stat().st_uid == who.uid
@@ -219,29 +215,28 @@ def test_a_home_closed_to_others_can_be_bound(busybox: Path) -> None:
     note.write_text("mine\n")
     note.chmod(0o600)
     shutil.chown(note, who.uid, who.gid)
-    done = sifdeck(who, "exec", "-B", f"{who.home}:/h", busybox, "cat", "/h/note")
+    done = containers.sifdeck(who, "exec", "-B", f"{who.home}:/h", busybox, "cat", "/h/note")
     assert done.stdout == b"mine\n", done.stderr
 
 
-def test_environment_and_folder(folder: Path, busybox: Path) -> None:
-    file = folder / "env"
+def test_environment_and_folder(open_folder: Path, busybox: Path) -> None:
+    file = open_folder / "env"
     file.write_text("# comment\nA=file\nexport B='two words'\n")
     who = somebody("root")
     environment = who.environment() | {"SINGULARITYENV_C": "c", "http_proxy": "p", "SECRET": "s"}
     flags = ["--env-file", str(file), "--env", "A=flag", "--env", "EMPTY=", "--cwd", "/etc"]
-    done = sifdeck(who, "exec", *flags, busybox, "sh", "-c", "env; pwd", env=environment)
+    done = containers.sifdeck(who, "exec", *flags, busybox, "sh", "-c", "env; pwd", env=environment)
     lines = done.stdout.decode().splitlines()
     assert {"A=flag", "B=two words", "C=c", "http_proxy=p", "EMPTY=", "FOO=bar baz"} <= set(lines)
     assert not [line for line in lines if line.startswith("SECRET")]
     assert lines[-1] == "/etc"
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_exit_statuses(runtime: str, busybox: Path) -> None:
     root = somebody("root")
 
     def status(*command: str) -> int:
-        return sifdeck(root, "exec", "--runtime", needs(runtime), busybox, *command).returncode
+        return containers.sifdeck(root, "exec", "--runtime", runtime, busybox, *command).returncode
 
     assert [status("sh", "-c", f"exit {n}") for n in (0, 3, 255)] == [0, 3, 255]
     assert status("sh", "-c", "sh -c 'kill -9 $$'; exit $?") == 137
@@ -253,76 +248,37 @@ def test_exit_statuses(runtime: str, busybox: Path) -> None:
 def test_pipes_carry_bytes_and_stderr_is_separate(busybox: Path) -> None:
     root = somebody("root")
     data = os.urandom(8 << 20)
-    done = sifdeck(root, "exec", busybox, "sh", "-c", "cat; echo err >&2", input=data)
+    done = containers.sifdeck(root, "exec", busybox, "sh", "-c", "cat; echo err >&2", input=data)
     assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(data).digest()
     assert done.stderr == b"err\n"
 
 
 def test_missing_things_are_named(busybox: Path) -> None:
     root = somebody("root")
-    done = sifdeck(root, "run", "--runtime", "nosuchrt", busybox)
+    done = containers.sifdeck(root, "run", "--runtime", "nosuchrt", busybox)
     assert done.returncode == 125
     assert b"nosuchrt" in done.stderr
-    assert sifdeck(root, "run", "nosuch.sif").returncode == 11
-    assert sifdeck(root, "run", "-B", "/nosuch:/x", busybox).returncode == 2
-    assert sifdeck(root, "run", "--cwd", "rel", busybox).returncode == 2
-
-
-class Started:
-    """A container that says when it runs."""
-
-    def __init__(self, who: Somebody, *arguments: str | Path) -> None:
-        argv = [containers.SIFDECK, *(str(argument) for argument in arguments)]
-        self.process = subprocess.Popen(
-            who.command(argv),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            stdin=subprocess.DEVNULL,
-            env=who.environment(),
-            cwd="/",
-        )
-        self.members: list[containers.Member] = []
-
-    def wait_for_line(self) -> None:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line == b"ready\n", self.process.communicate()
-        self.members = containers.members(self.process.pid)
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate(timeout=60)
-
-    def finish(self) -> int:
-        self.process.communicate(timeout=60)
-        return self.process.returncode
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Started]]:
-    """Start containers; whatever still runs at the end of the test is killed."""
-    with contextlib.ExitStack() as stack:
-
-        def begin(who: Somebody, *arguments: str | Path) -> Started:
-            started = Started(who, *arguments)
-            stack.callback(started.close)
-            started.wait_for_line()
-            return started
-
-        yield begin
+    assert containers.sifdeck(root, "run", "nosuch.sif").returncode == 11
+    assert containers.sifdeck(root, "run", "-B", "/nosuch:/x", busybox).returncode == 2
+    assert containers.sifdeck(root, "run", "--cwd", "rel", busybox).returncode == 2
 
 
 TRAP = "trap 'echo caught; exit 7' TERM HUP INT; echo ready; while :; do sleep 0.05; done"
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_reach_the_container(
     number: signal.Signals, runtime: str, busybox: Path, start: Start
 ) -> None:
     started = start(
-        somebody("root"), "exec", "--runtime", needs(runtime), busybox, "sh", "-c", TRAP
+        somebody("root"),
+        "exec",
+        "--runtime",
+        runtime,
+        busybox,
+        "sh",
+        "-c",
+        TRAP,
     )
     started.process.send_signal(number)
     assert started.finish() == 7
@@ -341,7 +297,7 @@ def test_a_container_without_handlers_ends_on_sigterm(
 KILLED = [
     (name, runtime, victim)
     for name in USERS
-    for runtime in RUNTIMES
+    for runtime in containers.RUNTIMES
     for victim in ("launcher", "squashfuse", "runtime", "container")
     if (runtime, victim) != ("builtin", "runtime")  # it is the container's own first process
 ]
@@ -352,9 +308,10 @@ def test_nothing_is_left_after_sigkill(
     name: str, runtime: str, victim: str, busybox: Path, start: Start
 ) -> None:
     before = _traces(busybox)
+    containers.need_runtime(runtime)
     user = ["--fakeroot"] if (name, runtime) == (WITH_ONE, "runc") else []
     started = start(
-        somebody(name), "exec", "--runtime", needs(runtime), *user, busybox,
+        somebody(name), "exec", "--runtime", runtime, *user, busybox,
         "sh", "-c", "sleep 600 & echo ready; sleep 600",
     )  # fmt: skip
     # A runtime is the first process of our pid namespace, and has the container's below it.
@@ -394,10 +351,13 @@ def test_five_at_once(busybox: Path, start: Start) -> None:
     assert [one.finish() for one in started] == list(range(5))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", ["root", WITH_RANGE])
 def test_links_of_an_image_lead_nowhere_but_into_it(
-    name: str, runtime: str, folder: Path, layer: bytes, request: pytest.FixtureRequest
+    name: str,
+    runtime: str,
+    open_folder: Path,
+    busybox_squashfs: bytes,
+    request: pytest.FixtureRequest,
 ) -> None:
     who = somebody(name)
     outside = Path(tempfile.mkdtemp(dir="/var/cache"))  # not below /tmp, which is covered
@@ -412,11 +372,11 @@ def test_links_of_an_image_lead_nowhere_but_into_it(
         images.symlink("var/tmp", f"{outside}/tmp"),
         images.symlink("mnt", str(outside)),
     )
-    layers = [layer, containers.squashfs(folder, evil)]
-    image = containers.oci_sif(folder / "evil.oci.sif", layers, {})
+    layers = [busybox_squashfs, containers.squashfs(open_folder, evil)]
+    image = containers.oci_sif(open_folder / "evil.oci.sif", layers, {})
     bind = f"{image}:/mnt/made/here"
-    done = sifdeck(
-        who, "exec", "--runtime", needs(runtime), "-B", bind, image, "sh", "-c",
+    done = containers.sifdeck(
+        who, "exec", "--runtime", runtime, "-B", bind, image, "sh", "-c",
         "ls /mnt/made/here; echo changed >/mnt/x; echo changed >/etc/passwd",
     )  # fmt: skip
     assert done.stdout == b"/mnt/made/here\n", done.stderr

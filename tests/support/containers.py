@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.support.users import Somebody
 
+    Start = Callable[..., "Started"]
+
 SQUASHFS = "application/vnd.sylabs.image.layer.v1.squashfs"
 
 
@@ -79,6 +81,9 @@ def busybox(folder: Path, **config: Any) -> Path:
 
 
 SIFDECK = str(Path(sys.executable).with_name("sifdeck"))
+
+
+RUNTIMES = ("crun", "runc", "builtin")
 
 
 def need_runtime(name: str) -> str:
@@ -160,3 +165,42 @@ def wait_until(condition: Callable[[], object], *, within_s: float = 60.0) -> No
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
+
+
+class Started:
+    """A container that says when it runs.
+
+    Attributes:
+        process: Its launcher.
+        members: The launcher and every process below it, once it runs.
+    """
+
+    def __init__(self, who: Somebody, *arguments: str | Path) -> None:
+        argv = [SIFDECK, *(str(argument) for argument in arguments)]
+        self.process = subprocess.Popen(
+            who.command(argv),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=who.environment(),
+            cwd="/",
+        )
+        self.members: list[Member] = []
+
+    def wait_for_line(self) -> None:
+        """Wait until the container prints ``ready``."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line == b"ready\n", self.process.communicate()
+        self.members = members(self.process.pid)
+
+    def close(self) -> None:
+        """Kill it if it still runs."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate(timeout=60)
+
+    def finish(self) -> int:
+        """Wait for its end and return its status."""
+        self.process.communicate(timeout=60)
+        return self.process.returncode
