@@ -122,7 +122,8 @@ def parse(text: str) -> Reference:
         UsageError: The text names nothing; the hint says how it would.
     """
     if not text or len(text) > _MAX_TEXT or any(ord(char) < 0x20 for char in text):
-        raise UsageError(f"not an image: {quoted(text, limit=80)}")
+        hint = "write docker://NAME[:TAG], or the name of a file"
+        raise UsageError(f"not an image: {quoted(text, limit=80)}", hint=hint)
     scheme, found, rest = text.partition(":")
     if not found or scheme not in get_args(Transport):
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
@@ -181,7 +182,8 @@ def _remote(name: str, transport: Transport, *, default_registry: str) -> Refere
         repository = f"library/{repository}"
     _check(name, registry, repository, tag)
     if ":" in rest and not tag:
-        raise UsageError(f"the tag of {quoted(name)} is empty")
+        hint = "write it after the colon, or leave the colon out for latest"
+        raise UsageError(f"the tag of {quoted(name)} is empty", hint=hint)
     return Reference(
         transport=transport,
         registry=registry,
@@ -205,7 +207,8 @@ def _check(name: str, registry: str, repository: str, tag: str) -> None:
         hint = "names are lower case, as in docker://ghcr.io/group/name:tag"
         raise UsageError(f"{quoted(repository)} in {shown} is not a repository", hint=hint)
     if tag and not _TAG.fullmatch(tag):
-        raise UsageError(f"{quoted(tag)} in {shown} is not a tag")
+        hint = "tags are letters, digits, _ . and -, at most 128"
+        raise UsageError(f"{quoted(tag)} in {shown} is not a tag", hint=hint)
 
 
 def _is_host(text: str) -> bool:
@@ -217,14 +220,18 @@ def _digest(text: str, name: str) -> Digest:
     try:
         return parse_digest(text)
     except FormatError as error:
-        raise UsageError(f"the digest of {quoted(name, limit=120)} is not one") from error
+        hint = "it is sha256: and 64 digits from 0 to f"
+        raise UsageError(
+            f"the digest of {quoted(name, limit=120)} is not one", hint=hint
+        ) from error
 
 
 def _other(scheme: str, rest: str, text: str) -> Reference:
     """Parse the transports that are no registry."""
     if scheme in {"http", "https"}:
         if not re.fullmatch(r"//[^/\s]+(/\S*)?", rest):
-            raise UsageError(f"not an address: {quoted(mask_url(text))}")
+            hint = f"write {scheme}://HOST/PATH"
+            raise UsageError(f"not an address: {quoted(mask_url(text))}", hint=hint)
         return Reference(transport="https" if scheme == "https" else "http", path=text)
     if scheme == "file":
         return _file(rest.removeprefix("//"))

@@ -298,6 +298,7 @@ def copy_programs(names: Iterable[str], *, path: str = _TOOL_PATH) -> list[Membe
         raise NotFoundError(
             "this machine has no shell that could be copied into an image",
             why=f"no program sh in {path}",
+            hint="busybox, as a static program called sh in one of these, is enough",
         )
     return list(collected.members.values())
 

@@ -170,7 +170,7 @@ def _ask(username: str, password: str, *, from_stdin: bool) -> tuple[str, str]:
         raise UsageError("--password and --password-stdin contradict each other")
     if not username:
         if from_stdin or not sys.stdin.isatty():
-            raise UsageError("Docker/OCI registry requires a username")
+            raise UsageError("Docker/OCI registry requires a username", hint="add -u NAME")
         username = click.prompt("Username", err=True)
     if from_stdin:
         password = sys.stdin.read(1 << 20).rstrip("\r\n")
@@ -179,7 +179,7 @@ def _ask(username: str, password: str, *, from_stdin: bool) -> tuple[str, str]:
             "Password / Token", hide_input=True, err=True, default="", show_default=False
         )
     if not password:
-        raise UsageError("a password is required")
+        raise UsageError("a password is required", hint="type it, or send it to --password-stdin")
     if ":" in username:
         raise UsageError(
             "a user name with a colon cannot be sent",

@@ -75,7 +75,9 @@ class LabRegistry:
         except OSError as error:
             self._storage.close()
             raise NetworkError(
-                f"cannot listen on {options.host} port {options.port}", why=str(error)
+                f"cannot listen on {options.host} port {options.port}",
+                why=error.strerror or str(error),
+                hint="choose another with --port; 0 takes one that is free",
             ) from error
         host = f"[{options.host}]" if ":" in options.host else options.host
         self.address = f"{host}:{self._server.sockets[0].getsockname()[1]}"

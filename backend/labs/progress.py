@@ -97,7 +97,8 @@ def check_learner(name: str) -> str:
         UsageError: It cannot.
     """
     if not _LEARNER.fullmatch(name):
-        raise UsageError(f"a learner cannot be called {quoted(name, limit=80)}")
+        hint = "use letters, digits, _ . @ and -, at most 64"
+        raise UsageError(f"a learner cannot be called {quoted(name, limit=80)}", hint=hint)
     return name
 
 

@@ -84,4 +84,8 @@ async def find_short_name(
             except (AuthenticationError, NetworkError, NotFoundError) as error:
                 _log.info("%s: %s", candidate, error)
     searched = ", ".join(access.registries.search)
-    raise NotFoundError(f"there is no {one_line(name)}", why=f"these were searched: {searched}")
+    raise NotFoundError(
+        f"there is no {one_line(name)}",
+        why=f"these were searched: {searched}",
+        hint="write its registry before the name: docker://HOST/NAME[:TAG]",
+    )

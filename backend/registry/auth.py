@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 _MAX_TOKEN = 1 << 20
 _DEFAULT_LIFE_S = 60.0
 """What the specification says for a token that does not tell."""
+_MAX_LIFE_S = 1e7
 _MARGIN_S = 10.0
 """A token is not used in its last seconds: the clock runs while the request does."""
+
+_TELL = "the registry is not set up well; tell its administrator"
 
 _TOKEN68 = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"  # RFC 7230's token
 _SCHEME = re.compile(rf"[\s,]*({_TOKEN68})(?:[ \t]+|(?=,)|$)")
@@ -202,10 +205,16 @@ async def _read_token(response: httpx.Response, asked: float) -> _Token:
     # "access_token" is OAuth2's name of the same thing.
     text = (root.get("token") or root.need("access_token")).text()
     if not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise NetworkError(f"{response.url.host} sent a token that cannot be one")
-    life = root.get("expires_in")
-    seconds = float(life.size()) if life else _DEFAULT_LIFE_S
+        raise NetworkError(f"{response.url.host} sent a token that cannot be one", hint=_TELL)
+    seconds = _life(root.object().get("expires_in"))
     return _Token(value=Secret(text), expires_at=asked + max(seconds - _MARGIN_S, seconds / 2))
+
+
+def _life(said: object) -> float:
+    """Return the seconds for which a token is good; servers write what they like."""
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        return _DEFAULT_LIFE_S
+    return float(said) if 0 < said < _MAX_LIFE_S else _DEFAULT_LIFE_S
 
 
 def _realm(origin: httpx.URL, text: str) -> httpx.URL:
@@ -217,13 +226,16 @@ def _realm(origin: httpx.URL, text: str) -> httpx.URL:
     try:
         realm = httpx.URL(text)
     except httpx.InvalidURL as error:
-        raise NetworkError(f"{origin.host} names a token server that is no address") from error
+        raise NetworkError(
+            f"{origin.host} names a token server that is no address", hint=_TELL
+        ) from error
     if realm.scheme not in {"http", "https"} or not realm.host:
-        raise NetworkError(f"{origin.host} names a token server that is no address")
+        raise NetworkError(f"{origin.host} names a token server that is no address", hint=_TELL)
     if realm.scheme == "http" and origin.scheme == "https" and not is_loopback(realm.host):
         raise NetworkError(
             f"{origin.host} sends us to a token server without HTTPS",
             why=f"the password would go to {one_line(realm.host)} for all to read",
+            hint=_TELL,
         )
     return realm
 

@@ -143,7 +143,8 @@ async def preview(client: Source, reference: Reference, wanted: Platform) -> Pre
     while raw.is_index:
         entries = _images(parse_index(raw.data).manifests)
         if not entries:
-            raise NotFoundError(f"{reference} is an index without images")
+            hint = "its owner has to push images first"
+            raise NotFoundError(f"{reference} is an index without images", hint=hint)
         if not depth:
             images = tuple(
                 PlatformImage(platform=one.platform, digest=one.digest) for one in entries

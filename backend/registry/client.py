@@ -411,7 +411,10 @@ def _bytes_to_skip(response: httpx.Response, descriptor: Descriptor, offset: int
         starts_at = int(found[1]) if found else -1
         if not found or starts_at != offset:
             host = host_of(response.url)
-            raise NetworkError(f"{host} sent another part of {descriptor.digest} than asked for")
+            raise NetworkError(
+                f"{host} sent another part of {descriptor.digest} than asked for",
+                hint="the registry, or a proxy on the way to it, is broken; tell its administrator",
+            )
     length = response.headers.get("content-length", "")
     if length.isdecimal() and starts_at + int(length) != descriptor.size:
         raise wrong_size(descriptor, starts_at + int(length))

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 OUR_HELPER = "sifdeck"
+_PERMISSIONS = "see who owns it and its folder, or name another file with --authfile"
 
 Where = Literal["keyring", "file"]
 
@@ -268,7 +269,9 @@ def _load(path: Path) -> dict[str, Any]:
     try:
         root = read_auth_file(path)
     except OSError as error:
-        raise BackendError(f"{path} cannot be read", why=error.strerror or "") from error
+        raise BackendError(
+            f"{path} cannot be read", why=error.strerror or "", hint=_PERMISSIONS
+        ) from error
     except FormatError as error:
         raise FormatError(
             f"{path} is no auth file",
@@ -300,4 +303,6 @@ def _save(path: Path, document: dict[str, Any]) -> None:
             os.write(file.fd, json.dumps(kept, indent="\t").encode())
             file.commit()
     except OSError as error:
-        raise BackendError(f"{path} cannot be written", why=error.strerror or "") from error
+        raise BackendError(
+            f"{path} cannot be written", why=error.strerror or "", hint=_PERMISSIONS
+        ) from error

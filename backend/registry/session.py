@@ -170,7 +170,8 @@ class Session:
                     return await once()
             except TimeoutError as error:
                 raise NetworkError(
-                    f"{one_line(registry)} takes longer than {_DOCUMENT_S:g} s for {what}"
+                    f"{one_line(registry)} takes longer than {_DOCUMENT_S:g} s for {what}",
+                    hint="the registry, or the network, is too slow; try again later",
                 ) from error
 
         return await retrying(in_time)

@@ -78,4 +78,8 @@ def _load_client(context: ssl.SSLContext, certificate: Path) -> None:
 
 
 def _unreadable(path: Path, error: Exception) -> UsageError:
-    return UsageError(f"{one_line(str(path))} cannot be used as a certificate: {error}")
+    return UsageError(
+        f"{one_line(str(path))} cannot be used as a certificate",
+        why=one_line(str(error)),
+        hint="it has to be readable, and in PEM form: -----BEGIN CERTIFICATE-----",
+    )

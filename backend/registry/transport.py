@@ -42,6 +42,9 @@ _CONNECT_S = 15.0
 _SILENCE_S = 30.0
 """Seconds without a byte after which a connection counts as dead."""
 
+_LATER = "check this machine's network, and try again: what came is not fetched again"
+_BROKEN = "the registry is not set up well; tell its administrator"
+
 _FOREVER_S = 1e9
 """Some thirty years: no server means more, and such a number can still be told."""
 
@@ -112,7 +115,9 @@ class Transport:
             if _origin(target) != _origin(url):
                 headers = {k: v for k, v in headers.items() if k.lower() != "authorization"}
             url = target
-        raise NetworkError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times")
+        raise NetworkError(
+            f"{host_of(url)} redirects more than {MAX_REDIRECTS} times", hint=_BROKEN
+        )
 
     async def _send_once(
         self, method: str, url: httpx.URL, headers: dict[str, str], content: Content
@@ -237,12 +242,18 @@ def translated(url: httpx.URL, *, transient: bool = True) -> Iterator[None]:
         yield
     except httpx.TimeoutException as error:
         raise NetworkError(
-            f"{name} does not answer", why="no byte came in time", transient=transient
+            f"{name} does not answer",
+            why="no byte came in time",
+            hint=_LATER,
+            transient=transient,
         ) from error
     except httpx.ConnectError as error:
         raise _connect_error(name, error, transient=transient) from error
     except httpx.ProxyError as error:
-        raise NetworkError(f"the proxy refuses to reach {name}", why=_text(error)) from error
+        hint = "HTTPS_PROXY names the proxy, NO_PROXY the hosts that are reached without it"
+        raise NetworkError(
+            f"the proxy refuses to reach {name}", why=_text(error), hint=hint
+        ) from error
     except ssl.SSLError as error:  # after the handshake, where httpx does not expect it
         hint = "it may want a client certificate; see containers-certs.d(5)"
         raise NetworkError(
@@ -250,16 +261,22 @@ def translated(url: httpx.URL, *, transient: bool = True) -> Iterator[None]:
         ) from error
     except httpx.RemoteProtocolError as error:
         if "location header" in str(error):
-            raise NetworkError(f"{name} redirects to no address", why=_text(error)) from error
-        raise NetworkError(
-            f"the connection to {name} was cut", why=_text(error), transient=True
-        ) from error
+            raise NetworkError(
+                f"{name} redirects to no address", why=_text(error), hint=_BROKEN
+            ) from error
+        raise _cut(name, error) from error
     except httpx.TransportError as error:
-        raise NetworkError(
-            f"the connection to {name} was cut", why=_text(error), transient=True
-        ) from error
+        raise _cut(name, error) from error
     except (httpx.InvalidURL, httpx.StreamError) as error:
-        raise NetworkError(f"{name} sent an address that is none", why=_text(error)) from error
+        raise NetworkError(
+            f"{name} sent an address that is none", why=_text(error), hint=_BROKEN
+        ) from error
+
+
+def _cut(host: str, error: Exception) -> NetworkError:
+    return NetworkError(
+        f"the connection to {host} was cut", why=_text(error), hint=_LATER, transient=True
+    )
 
 
 def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> NetworkError:
@@ -283,11 +300,13 @@ def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:
     with translated(url):
         target = url.join(location)
     if target.scheme not in {"http", "https"} or not target.host:
-        raise NetworkError(f"{host_of(url)} redirects to {quoted(location, limit=120)}")
+        shown = quoted(location, limit=120)
+        raise NetworkError(f"{host_of(url)} redirects to {shown}", hint=_BROKEN)
     if url.scheme == "https" and target.scheme == "http":
         raise NetworkError(
             f"{host_of(url)} redirects from HTTPS to HTTP at {host_of(target)}",
             why="what comes over HTTP can be changed on the way",
+            hint=_BROKEN,
         )
     return target
 

@@ -144,7 +144,8 @@ async def _into_daemon(
 ) -> Digest:
     """Copy one platform's image into a Docker daemon, by way of an archive."""
     if not target.tag:
-        raise UsageError(f"{target} names no tag, and a daemon finds images by that")
+        hint = "write docker-daemon:NAME:TAG"
+        raise UsageError(f"{target} names no tag, and a daemon finds images by that", hint=hint)
     with _scratch(options) as folder:
         archive = folder / "image.tar"
         saved = Reference(

@@ -48,7 +48,8 @@ async def save_image(reference: Reference, out: IO[bytes], report: Report) -> No
     done = 0
     async with _request("GET", f"/images/{quote(name)}/get") as response:
         if response.status_code == 404:
-            raise NotFoundError(f"the Docker daemon has no {one_line(name)}")
+            hint = "docker images lists what it has"
+            raise NotFoundError(f"the Docker daemon has no {one_line(name)}", hint=hint)
         if response.status_code != 200:
             raise await failure(response, f"docker save {name}")
         async for chunk in response.aiter_raw():
@@ -128,4 +129,5 @@ def _address() -> tuple[httpx.AsyncHTTPTransport, str]:
         return httpx.AsyncHTTPTransport(uds=rest), "http://docker-daemon"
     if scheme in {"tcp", "http"}:
         return httpx.AsyncHTTPTransport(), f"http://{rest}"
-    raise UsageError(f"DOCKER_HOST is {quoted(host)}; unix:// and tcp:// are understood")
+    hint = "set it to unix:///run/docker.sock, or to the socket of Podman's service"
+    raise UsageError(f"DOCKER_HOST is {quoted(host)}; unix:// and tcp:// are understood", hint=hint)

@@ -99,7 +99,8 @@ class LayoutSource:
     def _blob(self, digest: Digest) -> Region:
         region = self._tree.find(_blob_name(digest))
         if region is None:
-            raise NotFoundError(f"the layout has no blob {digest}")
+            hint = "the layout is damaged; copy the image anew"
+            raise NotFoundError(f"the layout has no blob {digest}", hint=hint)
         return region
 
 

@@ -86,7 +86,10 @@ async def fetch_sif(
         case "oras" if offline:
             path = await _from_registry(memory, reference, cache, report)
         case "http" | "https" | "library" if offline:
-            raise NotFoundError(f"{one_line(str(reference))} cannot be had without a network")
+            hint = "leave --offline out"
+            raise NotFoundError(
+                f"{one_line(str(reference))} cannot be had without a network", hint=hint
+            )
         case "oras":
             async with access.client() as client:
                 source = Remembering(client, memory)

@@ -45,7 +45,8 @@ class LayoutDestination:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "oci-layout").exists():
             if any(folder.iterdir()):
-                raise UsageError(f"{folder} holds other files, and is no OCI layout")
+                hint = "name a new folder, or one with a layout"
+                raise UsageError(f"{folder} holds other files, and is no OCI layout", hint=hint)
             _write(folder / "oci-layout", _LAYOUT)
 
     async def put_blob(

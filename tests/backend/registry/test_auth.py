@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import NetworkError
-from backend.registry.auth import Challenge, _realm, parse_challenges
+from backend.registry.auth import Challenge, _life, _realm, parse_challenges
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,15 @@ def test_challenges(header: str, expected: list[tuple[str, dict[str, str]]]) -> 
 @given(st.text())
 def test_any_header_parses(header: str) -> None:
     assert all(isinstance(one, Challenge) for one in parse_challenges(header))
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(300, 300), (0.5, 0.5), (None, 60), ("300", 60), (-1, 60), (0, 60), (True, 60), (1e300, 60)],
+)
+def test_the_life_of_a_token(said: object, seconds: float) -> None:
+    """A server that does not tell, or tells nonsense, means a minute (token specification)."""
+    assert _life(said) == seconds
 
 
 def test_realm_keeps_the_password_on_https() -> None:

@@ -411,8 +411,9 @@ async def test_silence_ends(registry: Registry) -> None:
     fault = Fault(path="manifests", kind="stall", after=1, times=ALWAYS)
     with flaky_proxy(registry.host, fault) as proxy:
         async with client(plain_http=True, transport=Transport(silence_s=0.05)) as reading:
-            with pytest.raises(NetworkError, match="does not answer"):
+            with pytest.raises(NetworkError, match="does not answer") as caught:
                 await reading.fetch_manifest(parse(f"docker://{proxy.host}/client/silence"))
+    assert "what came is not fetched again" in caught.value.hint
 
 
 async def test_nobody_there_is_said_at_once() -> None:
@@ -420,6 +421,7 @@ async def test_nobody_there_is_said_at_once() -> None:
         with pytest.raises(NetworkError, match=r"no connection to 127\.0\.0\.1:1$") as caught:
             await reading.fetch_manifest(parse("docker://127.0.0.1:1/x/y"))
     assert caught.value.why == "Connection refused"
+    assert "check the name and the port" in caught.value.hint
 
 
 async def test_endless_manifest_is_cut(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
