@@ -36,7 +36,7 @@ def sync(ctx: click.Context, image: Path) -> None:
     """Bring the digest of IMAGE's overlay up to date after a container wrote to it."""
     from backend.sif.overlay import sync_overlay
 
-    _warn_of_cosign(image)
+    _warn_of_signatures(image)
     if not sync_overlay(image) and not ctx.obj["quiet"]:
         click.echo("INFO:    OCI digest matches overlay, no update required.", err=True)
 
@@ -49,13 +49,31 @@ def seal(image: Path, *, compression: str | None) -> None:
     from backend.sif.overlay import seal_overlay
     from backend.squashfs.compression import parse_compression
 
-    _warn_of_cosign(image)
+    _warn_of_signatures(image)
     chosen = parse_compression(compression) if compression else None
     seal_overlay(image, compression=chosen)
 
 
+def _warn_of_signatures(image: Path) -> None:
+    """Tell, before anything is changed, what becomes of signatures of both kinds."""
+    from backend.errors import BackendError
+    from backend.sif.ocisif import read_ocisif
+
+    try:
+        is_signed = read_ocisif(image).signed
+    except BackendError:  # whoever changes it will say what is wrong
+        return
+    if is_signed:
+        click.echo(
+            "WARNING: The image's documents change: the signature of the file stays in it, but "
+            "does not match it any more",
+            err=True,
+        )
+    _warn_of_cosign(image)
+
+
 def _warn_of_cosign(image: Path) -> None:
-    """Tell, before anything is changed, what becomes of signatures."""
+    """Tell what becomes of cosign's signatures, which name the image's digest."""
     from backend.errors import BackendError
     from backend.sif.ocisif import read_ocisif
     from backend.sif.revision import count_cosign

@@ -300,6 +300,24 @@ def test_signatures_of_cosign_stay_and_the_user_is_told(
         assert f"sha256:{digest}" in {one.digest() for one in file.of_kind(DataType.OCI_BLOB)}
 
 
+def test_a_signature_of_the_file_stays_and_the_user_is_told(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_overlay(image, SMALL)
+    with edit_sif(image) as editor:
+        new = NewObject(kind=DataType.SIGNATURE, group=0, link=1, link_is_group=True)
+        editor.add(new, io.BytesIO(b"signed"))
+    assert main(["overlay", "seal", str(image)]) == 0
+    assert "does not match it any more" in capsys.readouterr().err
+    with SifFile(image) as file:
+        (signature,) = file.of_kind(DataType.SIGNATURE)
+        assert file.read(signature, limit=100) == b"signed"
+    assert main(["overlay", "create", str(image)]) == 2
+    error = capsys.readouterr().err
+    assert "cannot add overlay to a signed image" in error
+    assert "WARNING" not in error
+
+
 def test_image_without_an_overlay(image: Path) -> None:
     for function in (sync_overlay, seal_overlay):
         with pytest.raises(UsageError, match="does not contain a writable overlay"):
