@@ -35,6 +35,7 @@ _FULL = {
 }
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF})
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+_OTHER_NAME = "remove it, or choose another name"
 _STALE_S = 24 * 3600
 """Age at which a file is taken for abandoned where the file system has no locks."""
 
@@ -70,14 +71,15 @@ class StagedFile:
 
     def __enter__(self) -> Self:
         if self.target.is_dir():
-            raise UsageError(f"{_shown(self.target)} is a folder")
+            hint = f"name a file in it: {_shown(self.target)}/NAME"
+            raise UsageError(f"{_shown(self.target)} is a folder", hint=hint)
         if not self._overwrite and os.path.lexists(self.target):
             raise exists_error(self.target)
         try:
             remove_abandoned(self.target)
             self._create()
         except FileNotFoundError as error:
-            raise NotFoundError(f"there is no folder {_shown(self.target.parent)}") from error
+            raise _no_folder(self.target.parent) from error
         except OSError as error:
             raise unwritten(error, self.target) from error
         return self
@@ -152,12 +154,12 @@ class StagedFolder:
 
     def __enter__(self) -> Self:
         if os.path.lexists(self._target):
-            raise ExistsError(f"{_shown(self._target)} exists already")
+            raise ExistsError(f"{_shown(self._target)} exists already", hint=_OTHER_NAME)
         try:
             remove_abandoned(self._target)
             self.path.mkdir(mode=0o700)
         except FileNotFoundError as error:
-            raise NotFoundError(f"there is no folder {_shown(self._target.parent)}") from error
+            raise _no_folder(self._target.parent) from error
         except OSError as error:
             raise unwritten(error, self._target) from error
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -168,7 +170,7 @@ class StagedFolder:
     def commit(self, folder: Path | None = None) -> None:
         """Let the folder appear, or one in it; the rest goes."""
         if os.path.lexists(self._target):  # rename would replace an empty folder
-            raise ExistsError(f"{_shown(self._target)} exists already")
+            raise ExistsError(f"{_shown(self._target)} exists already", hint=_OTHER_NAME)
         (folder or self.path).rename(self._target)
         sync_folder(self._target.parent)
 
@@ -271,6 +273,12 @@ def unwritten(error: OSError, target: Path) -> BackendError:
             hint="free some space, or write to another file system",
         )
     return BackendError(f"cannot write {_shown(target)}", why=error.strerror or str(error))
+
+
+def _no_folder(folder: Path) -> NotFoundError:
+    return NotFoundError(
+        f"there is no folder {_shown(folder)}", hint=f"make it first: mkdir -p {_shown(folder)}"
+    )
 
 
 def _shown(path: Path) -> str:
