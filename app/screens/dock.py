@@ -53,6 +53,8 @@ class Dock(Horizontal):
 
     def show(self) -> None:
         """Show how the jobs stand, and what was printed since."""
+        if not self.query("#dock-jobs"):  # it is being built
+            return
         self.query_one("#dock-jobs", List).show(self._board.rows)
         if self._file and self._file.refresh():
             self.query_one(Text).grown()
