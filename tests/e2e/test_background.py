@@ -114,18 +114,33 @@ def test_its_end_and_its_status_are_remembered(busybox: Path) -> None:
         desk.close()
 
 
-def test_a_killed_launcher_leaves_no_ghost(busybox: Path) -> None:
-    desk = Desk(somebody(WITH_RANGE))
-    try:
-        desk("exec", "-d", "--name", "ghost", busybox, "sh", "-c", SERVE)
-        pid = desk.pid("ghost")
-        members = containers.members(pid)
-        os.kill(pid, signal.SIGKILL)
-        containers.wait_until(lambda: all(member.is_gone() for member in members))
-        assert json.loads(desk("ps", "--json")) == []
-        assert desk("exec", "-d", "--name", "ghost", busybox, "sleep", "600") == "ghost\n"
-    finally:
-        desk.close()
+@pytest.mark.parametrize(
+    ("name", "runtime", "victim"),
+    [
+        (*CELLS[0], "launcher"),
+        (*CELLS[1], "container"),
+        (*CELLS[2], "runtime"),
+        (*CELLS[3], "squashfuse"),
+        (*CELLS[4], "launcher"),
+        (*CELLS[5], "container"),
+    ],
+)
+def test_nothing_is_left_and_no_ghost(desk: Desk, runtime: str, victim: str, busybox: Path) -> None:
+    containers.need_runtime(runtime)
+    start = ["exec", "-d", "--name", "ghost", "--runtime", runtime, str(busybox)]
+    desk(*start, "sh", "-c", SERVE)
+    members = containers.members(desk.pid("ghost"))
+    firsts = [member.pid for member in members if member.inner_pid == 1]
+    roles = {
+        "launcher": members[0].pid,
+        "squashfuse": next(m.pid for m in members if m.comm.startswith("squashfuse")),
+        "runtime": firsts[0],
+        "container": firsts[-1],
+    }
+    os.kill(roles[victim], signal.SIGKILL)
+    containers.wait_until(lambda: all(member.is_gone() for member in members))
+    assert json.loads(desk("ps", "--json")) == []
+    assert desk(*start, "sleep", "600") == "ghost\n"  # the name is free again
 
 
 def test_attach_hands_signals_on_and_returns_the_status(busybox: Path) -> None:

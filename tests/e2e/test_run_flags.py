@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support import containers, images, sifs
 from tests.support.users import WITH_ONE, WITH_RANGE, somebody
+
+if TYPE_CHECKING:
+    from tests.support.containers import Start
 
 pytestmark = pytest.mark.runtime
 
@@ -106,9 +110,33 @@ def test_ext3_overlay(busybox: Path, tmp_path: Path) -> None:
         file.truncate(16 << 20)
     subprocess.run(["mkfs.ext3", "-q", "-F", str(image)], check=True)
     write = run("exec", "--overlay", image, busybox, "sh", "-c", "echo kept >/note; rm /bin/ps")
-    assert write.returncode == 0, write.stderr
+    assert (write.stderr, write.returncode) == ("", 0)
     read = run("exec", "--overlay", f"{image}:ro", busybox, "sh", "-c", "cat /note; ls /bin/ps")
     assert read.stdout == "kept\n", read.stderr
+
+
+@pytest.mark.parametrize("name", ["root", WITH_ONE])
+@pytest.mark.parametrize("victim", ["sifdeck", "fuse2fs", "fuse-overlayfs"])
+def test_no_server_of_an_ext3_is_left(
+    name: str, victim: str, busybox: Path, open_folder: Path, start: Start
+) -> None:
+    for program in ("mkfs.ext3", "fuse2fs", "fuse-overlayfs"):
+        if not shutil.which(program):
+            pytest.skip(f"no {program}")
+    who = somebody(name)
+    image = open_folder / f"killed-{name}-{victim}.ext3"
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    subprocess.run(["mkfs.ext3", "-q", "-F", str(image)], check=True)
+    shutil.chown(image, who.uid, who.gid)
+    started = start(
+        who, "exec", "--overlay", image, busybox, "sh", "-c", "echo ready; exec sleep 600"
+    )
+    servers = {member.comm: member.pid for member in started.members}
+    assert {"fuse2fs", "fuse-overlayfs"} <= servers.keys()
+    os.kill(servers.get(victim, started.process.pid), signal.SIGKILL)
+    started.finish()
+    containers.wait_until(lambda: all(member.is_gone() for member in started.members))
 
 
 def test_data_containers(busybox: Path, tmp_path: Path, open_folder: Path) -> None:
