@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from backend.assembly import least_packed, write_image, write_native_image
 from backend.errors import ExistsError, NotFoundError, UsageError
 from backend.escape import one_line
-from backend.events import Phase
+from backend.events import Note, Phase
 from backend.pull import fetched_image
 from backend.reference import parse
 from backend.runtime.unpacking import measure, unpack
@@ -265,12 +265,15 @@ def _to_folder(image: Assembly, path: Path, options: PullOptions, report: Report
         squashed, folder = staged.path / "image", staged.path / "folder"
         # What is read once is compressed as little as possible.
         _to_oci_sif(image, squashed, options, report)
+        is_root = os.geteuid() == 0
+        if not is_root:
+            report(Note(level="info", text="You are not root: all files will be yours"))
         with ImageTree(squashed) as tree:
             size, count = measure(tree.layers[0])
             check_space([Need(folder=staged.path, size=size, files=count, purpose="the files")])
             folder.mkdir()
             root = os.fsencode(folder)
-            for count in unpack(tree.layers[0], keep_owners=os.geteuid() == 0, root=root):
+            for count in unpack(tree.layers[0], keep_owners=is_root, root=root):
                 report(Phase(name="extract", done=count, unit="files"))
         staged.commit(folder)
     return Converted(path=path, digest="", size=0)

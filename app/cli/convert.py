@@ -44,7 +44,8 @@ def convert(  # noqa: PLR0913  (one parameter for each option)
 
     SRC is a SIF of either kind, a folder, or anything that pull takes.  DST is a file (an
     OCI-SIF, unless --native), oci:FOLDER, oci-archive:FILE or docker-archive:FILE, each with
-    :TAG if you like.
+    :TAG if you like.  A folder that was not made by root has lost its owners: what is yours
+    in it becomes root's in an image.
 
     \b
     sifdeck convert docker-archive:saved.tar tools.oci.sif

@@ -154,8 +154,9 @@ class FolderReader:
         return Node(
             kind=kind,
             mode=stat.S_IMODE(found.st_mode),
-            uid=found.st_uid,
-            gid=found.st_gid,
+            # What an ordinary user unpacked is theirs, whoever owned it in the image.
+            uid=0 if found.st_uid == os.geteuid() else found.st_uid,
+            gid=0 if found.st_gid == os.getegid() else found.st_gid,
             mtime=min(max(int(found.st_mtime), 0), 0xFFFFFFFF),
             number=number,
             links=found.st_nlink,
