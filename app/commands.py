@@ -234,6 +234,18 @@ ACTIONS: tuple[Action, ...] = (
         help="Give the pane that has the focus the whole screen, and back.",
     ),
     Action(
+        id="deck.grow",
+        keys=("plus",),
+        label="Larger",
+        help="Make the pane that has the focus larger, at the cost of those beside it.",
+    ),
+    Action(
+        id="deck.shrink",
+        keys=("minus",),
+        label="Smaller",
+        help="Make the pane that has the focus smaller.",
+    ),
+    Action(
         id="deck.jump",
         keys=("ctrl+o",),
         label="Jump",
@@ -877,6 +889,8 @@ _KEY_NAMES = {
     "colon": ":",
     "slash": "/",
     "asterisk": "*",
+    "plus": "+",
+    "minus": "-",
     "right_square_bracket": "]",
     "left_square_bracket": "[",
     "escape": "esc",

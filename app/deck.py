@@ -25,7 +25,7 @@ from textual.worker import WorkerCancelled
 
 from app import clipboard
 from app.board import Board
-from app.commands import BY_ID, CommandLine, check_keys
+from app.commands import BY_ID, VIEWS, CommandLine, check_keys
 from app.driver import QuietDriver
 from app.forms import (
     BACKGROUND,
@@ -82,6 +82,8 @@ _BEAT_S = 1.0
 _TOOL_S = 60.0
 """Seconds that a command may take which asks a registry, or changes a setting."""
 _NOTICES = 200
+_STEP = 5
+"""Percent of the screen by which a pane grows and shrinks."""
 _MOUSE_MODES = (1000, 1002, 1003, 1006)
 
 SCREENS = {
@@ -156,8 +158,9 @@ class Deck(App[int]):
 
     def on_mount(self) -> None:
         """Watch the jobs, and leave the terminal clean when somebody ends us."""
-        if self.desk.lab:
-            self.switch_mode("lab")
+        view = "lab" if self.desk.lab else self.desk.memory.view
+        if view in SCREENS and view != self.current_mode:
+            self.switch_mode(view)
         loop = asyncio.get_running_loop()
         if not self.is_headless:
             for number in (signal.SIGTERM, signal.SIGHUP):
@@ -205,6 +208,8 @@ class Deck(App[int]):
     async def on_unmount(self) -> None:
         """Stop watching; wait for whatever still runs."""
         self.desk.memory.seen = self.desk.now()
+        if self.current_mode in VIEWS:
+            self.desk.memory.view = self.current_mode
         there = {row.job.number for row in self.board.rows}
         self.desk.memory.failures = sorted(self.board.looked_at & there)
         self.desk.memory.save()
@@ -326,6 +331,16 @@ class Deck(App[int]):
             self.screen.minimize()
         elif self.screen.focused:
             self.screen.maximize(self.screen.focused)
+
+    def action_grow(self) -> None:
+        """Make the focused pane larger."""
+        if isinstance(self.screen, ViewScreen):
+            self.screen.resize_pane(_STEP)
+
+    def action_shrink(self) -> None:
+        """Make the focused pane smaller."""
+        if isinstance(self.screen, ViewScreen):
+            self.screen.resize_pane(-_STEP)
 
     def action_jump(self) -> None:
         """Go to the pane whose letter is typed."""

@@ -23,6 +23,8 @@ class Memory:
         path: The file; None keeps nothing.
         repositories: ``registry/repository`` or ``registry``, as the user added them.
         orders: Sort column of each view's list; a minus before it means turned round.
+        filters: Filter of each view's list.
+        view: The view that was shown last.
         failures: Numbers of failed jobs that somebody has looked at.
         profile: The profile that a container was last run with.
         seen: When the deck was last closed, seconds since 1970; 0 when it never was.
@@ -31,6 +33,8 @@ class Memory:
     path: Path | None = None
     repositories: list[str] = field(default_factory=list)
     orders: dict[str, str] = field(default_factory=dict)
+    filters: dict[str, str] = field(default_factory=dict)
+    view: str = ""
     failures: list[int] = field(default_factory=list)
     profile: str = ""
     seen: float = 0.0
@@ -56,7 +60,7 @@ def load_memory(path: Path) -> Memory:
     if not isinstance(fields, dict):
         fields = {}
     failures = fields.get("failures")
-    names, seen, profile = (fields.get(key) for key in ("repositories", "seen", "profile"))
+    names, seen = fields.get("repositories"), fields.get("seen")
     return Memory(
         path=path,
         repositories=[name for name in names if isinstance(name, str)][:_MAX_NAMES]
@@ -66,7 +70,8 @@ def load_memory(path: Path) -> Memory:
         failures=[number for number in failures if type(number) is int][-_MAX_NAMES:]
         if isinstance(failures, list)
         else [],
-        profile=profile if isinstance(profile, str) else "",
+        filters=_texts(fields.get("filters")),
+        **_texts({key: fields.get(key) for key in ("view", "profile")}),
         seen=float(seen) if isinstance(seen, int | float) else 0.0,
     )
 

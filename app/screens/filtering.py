@@ -26,7 +26,8 @@ class FilterScreen(ViewScreen, Generic[Row]):
         return self.roster
 
     def restore_order(self, default: str = "") -> None:
-        """Sort as the user last did, else by ``default``; a minus means turned round."""
+        """Sort and filter as the user last did, else sort by ``default``; - means turned round."""
+        self.roster.filter(self.desk.memory.filters.get(self.VIEW, ""))
         order = self.desk.memory.orders.get(self.VIEW, default)
         self.roster.sort_by(order.removeprefix("-"), reverse=order.startswith("-"))
 
@@ -47,6 +48,7 @@ class FilterScreen(ViewScreen, Generic[Row]):
 
         def answered(wanted: str | None) -> None:
             roster.filter(before if wanted is None else wanted)
+            self._remember_filter()
 
         dialog = PromptDialog(
             "Filter", before, hint="words  !without  ~letters", on_change=roster.filter
@@ -57,11 +59,19 @@ class FilterScreen(ViewScreen, Generic[Row]):
         """Undo one thing: the filter, then the marks.  False when there is none."""
         if self.filtered.wanted:
             self.filtered.filter("")
+            self._remember_filter()
         elif self.roster.marked:
             self.roster.clear_marks()
         else:
             return super().go_back()
         return True
+
+    def _remember_filter(self) -> None:
+        """Keep the filter of the main list for the next time."""
+        filters, wanted = self.desk.memory.filters, self.roster.wanted
+        if filters.get(self.VIEW, "") != wanted:
+            filters[self.VIEW] = wanted
+            self.desk.memory.save()
 
     def action_sort(self) -> None:
         """Choose the column to sort by."""

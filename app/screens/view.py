@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual import on, work
 from textual.binding import Binding
+from textual.containers import Horizontal
 from textual.screen import Screen
+from textual.widget import Widget
 from textual.widgets import Static
 
 from app.commands import (
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
-    from textual.widget import Widget
 
     from app.board import Board, JobRow
     from app.desk import Desk
@@ -47,7 +48,9 @@ Row = TypeVar("Row")
 DOCK_WIDTH, DOCK_HEIGHT = 160, 40
 """Columns and lines from which there is room for jobs below a view."""
 
-TOO_SMALL = """sifdeck needs 60 columns and 15 lines.
+TOO_SMALL = """sifdeck needs 60x15, this terminal is {width}x{height}.
+
+{jobs}
 
 Enlarge the window, or type:
   sifdeck ls
@@ -134,6 +137,7 @@ class Text(LineView):
         self.app.call_from_thread(self.notify, said, severity=severity, markup=False)
 
 
+_LEAST_WIDTH, _LEAST_HEIGHT = 60, 15
 _SAVED_LINE = 1 << 18
 """Characters of a line that are saved."""
 
@@ -160,8 +164,13 @@ class ViewScreen(Screen[None]):
     HAS_DOCK: ClassVar[bool] = False
     """Whether a large screen shows the jobs below it."""
 
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-normal"), (160, "-wide")]
-    VERTICAL_BREAKPOINTS = [(0, "-flat"), (15, "-short"), (35, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [
+        (0, "-tiny"),
+        (_LEAST_WIDTH, "-narrow"),
+        (100, "-normal"),
+        (160, "-wide"),
+    ]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (_LEAST_HEIGHT, "-short"), (35, "-tall")]
 
     def __init__(self, desk: Desk, board: Board) -> None:
         super().__init__()
@@ -179,7 +188,7 @@ class ViewScreen(Screen[None]):
         yield StatusLine(id="job")
         yield StatusLine(id="command")
         yield KeyLine(id="keys")
-        yield Static(TOO_SMALL, id="too-small", markup=False)
+        yield Static(id="too-small", markup=False)
 
     def compose_body(self) -> Iterable[Widget]:
         """Return what is this screen's own."""
@@ -200,6 +209,24 @@ class ViewScreen(Screen[None]):
         """Show the jobs below the rest where there is room for them."""
         if self.is_mounted:
             self._fit_dock()
+            self.show_board()
+
+    def resize_pane(self, percent: int) -> None:
+        """Make the focused pane larger, or smaller, by a part of what it shares with others."""
+        pane = self.focused
+        while pane and not isinstance(pane.parent, Horizontal | Screen):
+            pane = pane.parent if isinstance(pane.parent, Widget) else None
+        box = pane.parent if pane else None
+        if pane is None or not isinstance(box, Widget):
+            return
+        if sum(child.display and child.outer_size.height > 1 for child in box.children) < 2:
+            return  # there is nothing to share with
+        if isinstance(box, Horizontal):
+            share = 100 * pane.outer_size.width // max(1, box.size.width)
+            pane.styles.width = f"{_within(share + percent)}%"
+        else:
+            share = 100 * pane.outer_size.height // max(1, box.size.height)
+            pane.styles.height = f"{_within(share + percent)}%"
 
     def _fit_dock(self) -> None:
         if not self.HAS_DOCK:
@@ -302,6 +329,11 @@ class ViewScreen(Screen[None]):
         self.query_one("#header", StatusLine).show(
             head, _fitting(header_words(board), self.size.width - len(head) - 4)
         )
+        if self.size.width < _LEAST_WIDTH or self.size.height < _LEAST_HEIGHT:
+            jobs = _fitting(header_words(board), 0)
+            width, height = self.size
+            text = TOO_SMALL.format(width=width, height=height, jobs=jobs)
+            self.query_one("#too-small", Static).update(text)
         active = len(board.active)
         self.query_one("#views", ViewTabs).show(self.TAB, {"jobs": str(active)} if active else {})
         if self.query("#dock"):
@@ -345,6 +377,11 @@ def header_words(board: Board) -> Iterator[str]:
         yield f"{shown}   jobs {short}"
     yield f"jobs {long}"
     yield f"jobs {short}"
+
+
+def _within(percent: int) -> int:
+    """Return a share that leaves something to both sides."""
+    return max(15, min(85, percent))
 
 
 def _fitting(texts: Iterable[str], width: int) -> str:

@@ -559,3 +559,53 @@ async def test_a_failure_counts_until_it_was_looked_at(
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
         assert "1 failed" in line(app, "header")
+
+
+async def test_too_small_a_screen_says_how_small_and_how_jobs_stand(app: Deck, jobs: Path) -> None:
+    write_job(jobs, 1, status=None)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.resize_terminal(40, 10)
+        await settle(pilot)
+        text = str(app.screen.query_one("#too-small", Static).render())
+        assert "needs 60x15, this terminal is 40x10" in text
+        assert "jobs 1 run" in text
+
+
+async def test_panes_grow_and_shrink(app: Deck, jobs: Path) -> None:
+    write_job(jobs, 1)
+    async with app.run_test(size=(200, 50)) as pilot:
+        await settle(pilot)
+        pane = roster(app)
+        widths = [pane.outer_size.width]
+        for key in ("plus", "plus", "minus"):
+            await pilot.press(key)
+            await pilot.pause()
+            widths.append(pane.outer_size.width)
+        assert widths[0] < widths[1] < widths[2]
+        assert widths[3] == widths[1]
+        await pilot.press("3")
+        await settle(pilot)
+        height = roster(app).outer_size.height
+        await pilot.press("plus")
+        await pilot.pause()
+        assert roster(app).outer_size.height > height
+
+
+async def test_the_last_view_and_its_filter_come_back(folder: Path, tmp_path: Path) -> None:
+    desk = make_desk(folder, state=tmp_path / "state")
+    app = make_deck(desk)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("slash", *"lab", "enter", "4")
+        await settle(pilot)
+    app = make_deck(desk)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert app.current_mode == "running"
+        await pilot.press("1")
+        await settle(pilot)
+        assert roster(app).wanted == "lab"
+        assert len(names(app)) == 2
+        await pilot.press("escape")
+    assert desk.memory.filters == {"images": ""}

@@ -354,7 +354,7 @@ async def test_08_every_view_opens_at_every_size(
         for key in ("3", "2", "4", "1"):
             await pilot.press(key)
             await pilot.pause()
-            assert "needs 60 columns" not in app.export_screenshot(simplify=True)
+            assert "needs 60x15" not in app.export_screenshot(simplify=True)
 
 
 async def test_08_a_large_screen_shows_jobs_and_a_log_below(app: Deck, tmp_path: Path) -> None:
