@@ -17,38 +17,72 @@ from backend.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_IGNORE = ".dockerignore"
+
+
+_OUTSIDE = ".dockerfile.sifdeck"
+"""The name of a Dockerfile that is not in the context; always the same, for the cache's sake."""
+
+
+def name_in_context(context: Path, dockerfile: Path) -> str:
+    """Return the path of the Dockerfile in the archive."""
+    try:
+        return dockerfile.resolve().relative_to(context.resolve()).as_posix()
+    except ValueError:
+        return _OUTSIDE
+
+
+def is_added(context: Path, dockerfile: Path) -> bool:
+    """Tell whether the Dockerfile is sent though it is none of the context's files."""
+    name = name_in_context(context, dockerfile)
+    return name == _OUTSIDE or read_ignore(context, dockerfile).ignores(name)
+
 
 def write_context(
-    context: Path, dockerfile: Path, name: str, out: IO[bytes], *, compressed: bool
+    context: Path, dockerfile: Path, out: IO[bytes], *, for_buildkit: bool = False
 ) -> None:
     """Write the context as a tar archive, owners and times left out of account.
 
-    The Dockerfile goes in under ``name``, wherever it is; what ``.dockerignore`` names stays
-    out.
+    What ``.dockerignore`` names stays out, but the Dockerfile goes in, wherever it is.  What
+    goes in for the builder's sake alone is named in a ``.dockerignore`` of ours, by which
+    the classic builder and Podman keep it out of ``COPY .``; BuildKit does not.
 
     Args:
         context: The folder.
         dockerfile: The file.
-        name: Its path in the archive.
         out: Gets the archive; written forwards only.
-        compressed: Pack with gzip, quickly.  BuildKit recognises no other archive.
+        for_buildkit: Pack with gzip, quickly, as it recognises no other archive.
 
     Raises:
         UsageError: A file of the context cannot be read.
     """
     ignore = read_ignore(context, dockerfile)
+    name = name_in_context(context, dockerfile)
+    hidden = {}
+    if is_added(context, dockerfile):
+        hidden[name] = dockerfile.read_bytes()
+    if hidden and not for_buildkit:
+        hidden[_IGNORE] = _own_ignore(context, name, is_sent=not ignore.ignores(_IGNORE))
     with contextlib.ExitStack() as stack:
-        packed = stack.enter_context(_packing(out)) if compressed else out
+        packed = stack.enter_context(_packing(out)) if for_buildkit else out
         # BuildKit takes a PAX archive for a Dockerfile.
         archive = stack.enter_context(
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT)
         )
         for path, relative in _walk(context, ignore):
-            _add(archive, path, relative)
-        data = dockerfile.read_bytes()
-        entry = tarfile.TarInfo(name)
-        entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
+            if relative not in hidden:
+                _add(archive, path, relative)
+        for path_in_archive, data in hidden.items():
+            entry = tarfile.TarInfo(path_in_archive)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+
+
+def _own_ignore(context: Path, name: str, *, is_sent: bool) -> bytes:
+    """Return a ``.dockerignore`` that names the Dockerfile too, and itself unless it is wanted."""
+    path = context / _IGNORE
+    lines = [path.read_bytes()] if is_sent and path.is_file() else [_IGNORE.encode()]
+    return b"\n".join([*lines, name.encode(), b""])
 
 
 def _packing(out: IO[bytes]) -> IO[bytes]:

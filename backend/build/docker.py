@@ -33,7 +33,7 @@ from urllib.parse import quote, urlencode
 
 from backend.build.buildah import StepLog, Wording
 from backend.build.buildx import CONTAINERD_STORE
-from backend.build.context import write_context
+from backend.build.context import is_added, name_in_context, write_context
 from backend.build.credentials import auth_key, base_references
 from backend.build.dockerfile import read_dockerfile
 from backend.build.saved import write_saved
@@ -41,7 +41,7 @@ from backend.build.solve import SolveLog
 from backend.build.trace import feed_trace
 from backend.errors import BuildError, FormatError, ToolError, UsageError
 from backend.escape import one_line
-from backend.events import Phase
+from backend.events import Note, Phase
 from backend.oci.json import Node, load
 from backend.reference import Reference
 
@@ -203,15 +203,17 @@ class DockerApi:
         """Build, give the image a name of ours and return its id."""
         log = SolveLog(dockerfile, request.target, report)
         identity = secrets.token_hex(16)
-        name = _name_in_context(request)
-        query = {"version": "2", "buildid": identity, "t": tag, **_query(request, name)}
+        query = {"version": "2", "buildid": identity, "t": tag, **_query(request)}
         if request.is_remote:
             return self._follow(f"/build?{urlencode(query)}", {}, None, log)
         query["remote"] = "upload-request"
+        if request.dockerfile and is_added(Path(request.context), request.dockerfile):
+            text = f"for this builder the context also holds the Dockerfile, {query['dockerfile']}"
+            report(Note(level="info", text=text))
         problems: list[UsageError] = []
         upload = threading.Thread(
             target=self._upload,
-            args=(request, name, f"upload-request:{identity}", problems),
+            args=(request, f"upload-request:{identity}", problems),
             daemon=True,
         )
         upload.start()
@@ -222,15 +224,13 @@ class DockerApi:
                 raise problems[0] from error
             raise
 
-    def _upload(
-        self, request: BuildRequest, name: str, identity: str, problems: list[UsageError]
-    ) -> None:
+    def _upload(self, request: BuildRequest, identity: str, problems: list[UsageError]) -> None:
         """Send the context when the daemon asks for it; its failure fails the build itself."""
         query = urlencode({"version": "2", "buildid": identity, "remote": "upload-request"})
         try:
             with contextlib.closing(_Connection(self._path)) as connection:
                 path = self._versioned(f"/build?{query}")
-                connection.send_context(path, request, name, compressed=True)
+                connection.send_context(path, request, for_buildkit=True)
                 connection.getresponse().read()
         except UsageError as error:
             problems.append(error)
@@ -245,10 +245,9 @@ class DockerApi:
         report: Report,
     ) -> str:
         """Build without BuildKit and return the image's id."""
-        name = _name_in_context(request)
-        query = {"version": "1", "rm": "1", "forcerm": "1", **_query(request, name)}
+        query = {"version": "1", "rm": "1", "forcerm": "1", **_query(request)}
         headers = {"X-Registry-Config": _encode(logins)} if logins else {}
-        body = None if request.is_remote else (request, name)
+        body = None if request.is_remote else request
         if self._kind == "classic":
             log = StepLog(dockerfile, request.target, report, DOCKER)
             return self._follow(f"/build?{urlencode(query)}", headers, body, log)
@@ -262,7 +261,7 @@ class DockerApi:
         self,
         path: str,
         headers: dict[str, str],
-        body: tuple[BuildRequest, str] | None,
+        body: BuildRequest | None,
         log: SolveLog | StepLog,
     ) -> str:
         """Make the request that builds, follow its answer, return the image's id.
@@ -307,7 +306,7 @@ class DockerApi:
         method: str,
         path: str,
         headers: dict[str, str] | None = None,
-        body: tuple[BuildRequest, str] | None = None,
+        body: BuildRequest | None = None,
     ) -> Iterator[IO[bytes]]:
         """Make a request and give its answer; leaving the block closes the connection.
 
@@ -317,10 +316,7 @@ class DockerApi:
         try:
             with contextlib.closing(_Connection(self._path)) as connection:
                 if body:
-                    request, name = body
-                    connection.send_context(
-                        self._versioned(path), request, name, compressed=False, headers=headers
-                    )
+                    connection.send_context(self._versioned(path), body, headers=headers)
                 else:
                     connection.request(method, self._versioned(path), headers=headers or {})
                 answer = connection.getresponse()
@@ -356,9 +352,8 @@ class _Connection(http.client.HTTPConnection):
         self,
         path: str,
         request: BuildRequest,
-        name: str,
         *,
-        compressed: bool,
+        for_buildkit: bool = False,
         headers: dict[str, str] | None = None,
     ) -> None:
         """Send a POST whose body is the build context, made while it is sent."""
@@ -370,7 +365,7 @@ class _Connection(http.client.HTTPConnection):
         if request.dockerfile:
             with io.BufferedWriter(_Chunks(self), _CHUNK) as out:
                 context = Path(request.context)
-                write_context(context, request.dockerfile, name, out, compressed=compressed)
+                write_context(context, request.dockerfile, out, for_buildkit=for_buildkit)
         self.send(b"0\r\n\r\n")
 
 
@@ -436,13 +431,14 @@ def _classic_reason(connection: http.client.HTTPConnection, version: str) -> str
     return ""
 
 
-def _query(request: BuildRequest, name: str) -> dict[str, str]:
+def _query(request: BuildRequest) -> dict[str, str]:
     """Return what both builders are asked for."""
     arguments = dict(request.build_args)
     if request.source_date_epoch is not None:
         arguments.setdefault("SOURCE_DATE_EPOCH", str(request.source_date_epoch))
+    file = request.dockerfile
     wanted = {
-        "dockerfile": name,
+        "dockerfile": name_in_context(Path(request.context), file) if file else "",
         "remote": request.context if request.is_remote else "",
         "buildargs": json.dumps(arguments) if arguments else "",
         "labels": json.dumps(request.labels) if request.labels else "",
@@ -453,17 +449,6 @@ def _query(request: BuildRequest, name: str) -> dict[str, str]:
         "networkmode": request.network,
     }
     return {key: value for key, value in wanted.items() if value}
-
-
-def _name_in_context(request: BuildRequest) -> str:
-    """Return the path in the context under which the Dockerfile is sent.
-
-    It is sent beside the context's own files, so that one from elsewhere, or one that
-    ``.dockerignore`` names, needs no special case.
-    """
-    if request.dockerfile is None:
-        return ""
-    return f".dockerfile.{secrets.token_hex(8)}"
 
 
 def _messages(answer: IO[bytes]) -> Iterator[Node]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backend.build.context import write_context
+from backend.build.context import name_in_context, write_context
 from backend.build.ignore import Ignore, read_ignore
 
 if TYPE_CHECKING:
@@ -50,52 +50,78 @@ def names(data: bytes) -> list[str]:
         return archive.getnames()
 
 
+def texts(data: bytes) -> dict[str, bytes]:
+    """Return the regular files of an archive."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        files = [(entry.name, archive.extractfile(entry)) for entry in archive if entry.isreg()]
+        return {name: file.read() for name, file in files if file}
+
+
 class TestContext:
-    def pack(self, context: Path, dockerfile: Path, *, compressed: bool = False) -> bytes:
+    def pack(self, context: Path, dockerfile: Path, *, for_buildkit: bool = False) -> bytes:
         out = io.BytesIO()
-        write_context(context, dockerfile, ".dockerfile.x", out, compressed=compressed)
+        write_context(context, dockerfile, out, for_buildkit=for_buildkit)
         return out.getvalue()
 
-    def test_what_is_sent(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def context(self, tmp_path: Path) -> Path:
         context = tmp_path / "c"
         (context / "sub" / "deep").mkdir(parents=True)
-        for name in ("a", "sub/b", "sub/deep/c"):
+        for name in ("Dockerfile", "a", "sub/b", "sub/deep/c"):
             (context / name).write_text(name)
+        return context
+
+    def test_what_is_sent(self, context: Path) -> None:
         (context / "link").symlink_to("a")
         (context / "loop").symlink_to(".")
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(context / "s"))
-        (context / ".dockerignore").write_text("sub\n!sub/deep\nDockerfile\n")
-        (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-        data = self.pack(context, tmp_path / "Dockerfile")
-        assert names(data) == [
-            ".dockerignore",
-            "a",
-            "link",
-            "loop",
-            "sub/deep",
-            "sub/deep/c",
-            ".dockerfile.x",
-        ] or set(names(data)) == {
-            ".dockerignore",
-            "a",
-            "link",
-            "loop",
-            "sub/deep",
-            "sub/deep/c",
-            ".dockerfile.x",
-        }
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            assert {(entry.uid, entry.gid, entry.uname) for entry in archive} == {(0, 0, "")}
-            file = archive.extractfile(".dockerfile.x")
-            assert file
-            assert file.read() == b"FROM scratch\n"
+        (context / ".dockerignore").write_text("sub\n!sub/deep\n")
+        for for_buildkit in (False, True):
+            data = self.pack(context, context / "Dockerfile", for_buildkit=for_buildkit)
+            assert (data[:2] == b"\x1f\x8b") == for_buildkit
+            data = gzip.decompress(data) if for_buildkit else data
+            assert set(names(data)) == {
+                *(".dockerignore", "Dockerfile", "a", "link", "loop"),
+                *("sub/deep", "sub/deep/c"),
+            }
+            assert len(set(names(data))) == len(names(data))
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                assert {(entry.uid, entry.gid, entry.uname) for entry in archive} == {(0, 0, "")}
 
-    def test_packed_with_gzip(self, tmp_path: Path) -> None:
-        (tmp_path / "Dockerfile").write_text("FROM scratch\n")
-        data = self.pack(tmp_path, tmp_path / "Dockerfile", compressed=True)
-        assert data[:2] == b"\x1f\x8b"
-        assert ".dockerfile.x" in names(gzip.decompress(data))
+    @pytest.mark.parametrize(
+        ("own", "sent"),
+        [
+            (None, b".dockerignore\nDockerfile\n"),
+            ("Docker*\n", b"Docker*\n\nDockerfile\n"),
+            ("*\n!a\n", b".dockerignore\nDockerfile\n"),
+        ],
+    )
+    def test_a_dockerfile_that_is_ignored_is_sent_for_the_builder_only(
+        self, own: str | None, sent: bytes, context: Path
+    ) -> None:
+        (context / "Dockerfile.dockerignore").write_text("Docker*\n")
+        if own is not None:
+            (context / "Dockerfile.dockerignore").unlink()
+            (context / ".dockerignore").write_text(own)
+        data = texts(self.pack(context, context / "Dockerfile"))
+        assert data["Dockerfile"] == b"Dockerfile"
+        assert data[".dockerignore"] == sent
+        packed = self.pack(context, context / "Dockerfile", for_buildkit=True)
+        assert texts(gzip.decompress(packed))["Dockerfile"] == b"Dockerfile"
+
+    def test_a_dockerfile_from_elsewhere_has_one_name(self, context: Path, tmp_path: Path) -> None:
+        other = tmp_path / "Dockerfile"
+        other.write_text("FROM scratch\n")
+        for place in (other, context / ".." / "Dockerfile"):
+            assert name_in_context(context, place) == ".dockerfile.sifdeck"
+        assert name_in_context(context, context / "sub" / ".." / "Dockerfile") == "Dockerfile"
+        data = texts(self.pack(context, other))
+        assert data[".dockerfile.sifdeck"] == b"FROM scratch\n"
+        assert data["Dockerfile"] == b"Dockerfile"
+        assert data[".dockerignore"] == b".dockerignore\n.dockerfile.sifdeck\n"
+        packed = self.pack(context, other, for_buildkit=True)
+        assert ".dockerignore" not in names(gzip.decompress(packed))
 
     def test_its_own_ignore_file_comes_first(self, tmp_path: Path) -> None:
         (tmp_path / ".dockerignore").write_text("a\n")
