@@ -145,7 +145,7 @@ def _check_target(target: Target, options: PullOptions) -> None:
     """Say before the work that it would be in vain."""
     if not target.path.absolute().parent.is_dir():
         raise NotFoundError(f"there is no folder {one_line(str(target.path.parent))}")
-    is_folder = target.form in {"sandbox", "oci"}
+    is_folder = target.form in {"sandbox", "oci"} or target.path.is_dir()
     if os.path.lexists(target.path) and (is_folder or not options.overwrite):
         hint = "remove it, or choose another name"
         if not is_folder:
@@ -178,10 +178,10 @@ def _needs_of_layers(target: Target, layers: Sequence[Descriptor]) -> list[Need]
 
 
 def _needs_of_sif(path: Path, target: Target) -> list[Need]:
+    layers = inspect_file(path).layers
+    count = layers[0].inodes if len(layers) == 1 else 0  # upper layers may hide any number
     found = path.stat()
     size = min(found.st_size, found.st_blocks * 512)  # an overlay in it may have holes
-    # Upper layers may hide some of the files of those below, but never all of the largest.
-    count = max((layer.inodes for layer in inspect_file(path).layers), default=0)
     return _needs(target, int(size * _LEAST_OF_SIF), size, count)
 
 

@@ -265,13 +265,18 @@ def test_the_same_conversion_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / f"{form}-one").read_bytes() == (tmp_path / f"{form}-two").read_bytes()
 
 
-def test_golden_digest(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["oci-sif", "kept", "sif"])
+def test_golden_digest(form: str, tmp_path: Path) -> None:
     """The same on every machine; zstandard is pinned, because its bytes may change with it."""
-    convert(make("oci", tmp_path), Target(form="oci-sif", path=tmp_path / "x"), tmp_path)
-    assert digest((tmp_path / "x").read_bytes()) == GOLDEN
+    make(form, tmp_path)
+    assert digest((tmp_path / "made").read_bytes()) == GOLDEN[form]
 
 
-GOLDEN = "sha256:cc2ea68c1394de7ba8eb9e4ee6b717af585c6c5c2377e8922c10f92ddb4d4e48"
+GOLDEN = {
+    "oci-sif": "sha256:cc2ea68c1394de7ba8eb9e4ee6b717af585c6c5c2377e8922c10f92ddb4d4e48",
+    "kept": "sha256:af20b2d87d9aedc67b8ed63284c94505415ca3ca51db58db385989ea9810d243",
+    "sif": "sha256:dc8cea61a8c02aca437e43d8344aafec9478ba1e8779a888429b722c5668522b",
+}
 
 
 def test_nothing_is_overwritten_or_left_behind(tmp_path: Path) -> None:
@@ -284,6 +289,8 @@ def test_nothing_is_overwritten_or_left_behind(tmp_path: Path) -> None:
             convert(named, Target(form=form, path=there), tmp_path)
     with pytest.raises(NotFoundError):
         convert(named, Target(form="oci", path=tmp_path / "no" / "where"), tmp_path)
+    with pytest.raises(NotFoundError):
+        convert(str(tmp_path / "nothing"), Target(form="oci", path=tmp_path / "new"), tmp_path)
     (tmp_path / "broken").write_bytes((tmp_path / "made").read_bytes()[:-70_000])
     for form in ("sif", "oci-archive", "docker-archive", "oci", "sandbox"):
         with pytest.raises(BackendError):
