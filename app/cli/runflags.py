@@ -216,7 +216,7 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
 
     read = _Reader(flags)
     _check_userns(read)
-    files = [pair for file in read.words("env_file") for pair in options.read_env_file(file)]
+    files = [pair for file in read.words("env_file") for pair in _env_file(file)]
     compat = not read.is_on("no_compat")
     return options.RunOptions(
         action=action,
@@ -240,7 +240,10 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
         writable=read.is_on("writable"),
         writable_tmpfs=read.is_on("writable_tmpfs"),
         no_mount=options.parse_no_mount(read.entries("no_mount")),
-        environment=(*files, *options.parse_environment(read.entries("env"))),
+        environment=(
+            *files,
+            *options.parse_environment(options.split_environment(read.entries("env"))),
+        ),
         clean_environment=read.is_on("cleanenv"),
         working_dir=options.check_absolute(read.text("cwd"), "--cwd"),
         user=options.check_user(read.text("user")),
@@ -263,6 +266,12 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
         gpu=frozenset(name for name in ("nv", "rocm") if read.is_on(name)),
         limits=_limits(read),
     )
+
+
+def _env_file(path: str) -> tuple[tuple[str, str], ...]:
+    from backend.runtime.envfile import read_env_file
+
+    return read_env_file(path)
 
 
 def _existing(folder: str) -> str:

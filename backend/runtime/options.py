@@ -21,8 +21,6 @@ NO_MOUNT = frozenset({"proc", "sys", "dev", "tmp", "home", "cwd", "hostfs", "bin
 _HOSTNAME = r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?"
 _SIZE = r"([0-9]+)([bkmgt]?)i?b?"
 _BIND_OPTIONS = frozenset({"ro", "rw"})
-_MAX_ENV_FILE = 1 << 20
-"""Bytes of one --env-file."""
 
 
 class Bind(Value):
@@ -271,28 +269,24 @@ def parse_environment(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def read_env_file(path: str) -> tuple[tuple[str, str], ...]:
-    """Read ``NAME=value`` lines; blank lines and ``#`` comments are passed over.
+def split_environment(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries of ``--env``, where SingularityCE takes several: ``A=1,B=2``.
 
-    Raises:
-        UsageError: It cannot be read, or a line has another form.
+    A comma that no ``NAME=`` follows is a part of the value, as with Docker.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(_MAX_ENV_FILE + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the env file {quoted(path)}: {error.strerror}") from error
-    if len(data) > _MAX_ENV_FILE:
-        raise UsageError(f"the env file {quoted(path)} is larger than 1 MiB")
-    lines = (line.strip() for line in data.decode("utf-8", "surrogateescape").splitlines())
-    wanted = [line.removeprefix("export ") for line in lines if line and not line.startswith("#")]
-    return tuple((name, _unquote(value)) for name, value in parse_environment(tuple(wanted)))
+    return tuple(entry for text in texts for entry in _entries(text))
 
 
-def _unquote(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value
+def _entries(text: str) -> list[str]:
+    entries: list[str] = []
+    for part in text.split(","):
+        name, equals, _ = part.partition("=")
+        is_entry = equals and name.isascii() and name.isidentifier()
+        if is_entry or not entries:
+            entries.append(part)
+        else:
+            entries[-1] += f",{part}"
+    return entries
 
 
 def check_absolute(path: str, option: str) -> str:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,24 +11,13 @@ from tests.support.terminal import Terminal
 from tests.support.users import WITH_RANGE, somebody
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [pytest.mark.runtime, pytest.mark.tmux]
 
 
-@pytest.fixture(scope="module")
-def busybox() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="sifdeck-tty-"))
-    folder.chmod(0o755)
-    yield containers.busybox(folder)
-    shutil.rmtree(folder)
-
-
 @pytest.mark.parametrize("name", ["root", WITH_RANGE])
-@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
 def test_a_shell_on_a_terminal(name: str, runtime: str, busybox: Path, tmp_path: Path) -> None:
-    if runtime != "builtin" and not shutil.which(runtime):
-        pytest.skip(f"no {runtime}")
     who = somebody(name)
     argv = [containers.SIFDECK, "shell", "--runtime", runtime, str(busybox)]
     with Terminal(environment=who.environment()) as terminal:
@@ -64,12 +50,9 @@ def test_a_shell_on_a_terminal(name: str, runtime: str, busybox: Path, tmp_path:
         terminal.wait_for("status=37\n0\nover")
 
 
-@pytest.mark.parametrize("runtime", ["crun", "runc", "builtin"])
 def test_closing_the_terminal_ends_the_container(
     runtime: str, busybox: Path, tmp_path: Path
 ) -> None:
-    if runtime != "builtin" and not shutil.which(runtime):
-        pytest.skip(f"no {runtime}")
     argv = [containers.SIFDECK, "shell", "--runtime", runtime, str(busybox)]
     root = somebody("root")
     with Terminal(environment=root.environment()) as terminal:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from backend.errors import UsageError
+from backend.runtime.envfile import read_env_file
 from backend.runtime.options import (
     Bind,
     check_user,
     parse_binds,
     parse_environment,
-    read_env_file,
+    split_environment,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +46,7 @@ def test_binds_that_are_none(text: str) -> None:
         parse_binds((text,))
 
 
-def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROM_HOST", "h")
     assert parse_environment(("A=1=2", "FROM_HOST", "UNSET_HERE", "E=")) == (
         ("A", "1=2"),
@@ -50,14 +55,45 @@ def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(UsageError):
         parse_environment(("1A=x",))
+    several = split_environment(("A=1,B=2", "C=x,y", "D=a b,1=2"))
+    assert several == ("A=1", "B=2", "C=x,y", "D=a b,1=2")
+
+
+def test_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROM_HOST", "h")
     file = tmp_path / "env"
-    file.write_bytes(b"\n# no\nexport A='1 2'\nB=\"x\"\nC=\xff\n")
-    assert read_env_file(str(file)) == (("A", "1 2"), ("B", "x"), ("C", "\udcff"))
+    file.write_bytes(
+        b"\n# no\nexport A='1 $x 2'\nB=\"x\"y # why\nC=\xff\nD=${A}-$FROM_HOST-${NONE:-d}\n"
+        b'FROM_HOST\nUNSET_HERE\nE=two words \nF=\nG=a#b\\ c\nH="one\ntwo \\$A"\nI="$B"\n'
+    )
+    assert read_env_file(str(file)) == (
+        ("A", "1 $x 2"), ("B", "xy"), ("C", "\udcff"), ("D", "1 $x 2-h-d"), ("FROM_HOST", "h"),
+        ("E", "two words"), ("F", ""), ("G", "a#b c"), ("H", "one\ntwo $A"), ("I", "xy"),
+    )  # fmt: skip
     file.write_bytes(b"x" * (1 << 21))
     with pytest.raises(UsageError, match="larger"):
         read_env_file(str(file))
     with pytest.raises(UsageError, match="cannot read"):
         read_env_file(str(tmp_path / "nosuch"))
+
+
+@pytest.mark.parametrize(
+    "text", ["A=$(id)", 'A="`id`"', "A='x", 'A="x', "1A=x", "A B", "A=${x/y}", "= x"]
+)
+def test_env_files_that_are_none(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    file.write_text(text)
+    with pytest.raises(UsageError):
+        read_env_file(str(file))
+
+
+@given(st.binary(max_size=200))
+def test_any_env_file_is_read_or_refused(data: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        with contextlib.suppress(UsageError):
+            read_env_file(file.name)
 
 
 def test_users() -> None:
