@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import stat
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -323,6 +325,24 @@ class TestDetection:
         assert found[2].reason == f"no daemon answers at {tmp_path}/no.sock"
         plain = BuildRequest(dockerfile=None, context=".")
         assert detect.choose(plain).name == "podman"
+
+    def test_looking_loads_none_of_them(self, tmp_path: Path) -> None:
+        docker = program(tmp_path, "docker", "exit 1")
+        script = (
+            "import sys\nfrom backend.build import detect\n"
+            "detect.docker_sockets = detect.podman_sockets = lambda: ['/nowhere']\n"
+            f"found = {{'docker': {str(docker)!r}, 'buildah': '/bin/buildah'}}\n"
+            "detect.find_program = lambda name: found.get(name, '')\n"
+            "assert 'buildah' in detect.summary()\n"
+            "print(*(name for name in sys.modules if name.startswith('backend.build.')))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        )
+        loaded = set(done.stdout.split())
+        clients = {f"backend.build.{name}" for name in ("buildah", "buildkit", "docker")}
+        assert loaded
+        assert not loaded & clients
 
     def test_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(detect, "find_program", lambda _: "")
