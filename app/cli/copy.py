@@ -49,6 +49,7 @@ def copy(
     chooses one.  A DST that is a file becomes an OCI-SIF, as by pull; in a Docker daemon or
     archive, which know tar layers and one platform only, the layers of a SIF become those.
     """
+    from backend.cache import hold_cache
     from backend.events import Finished
     from backend.reference import parse
     from backend.settings import flag
@@ -69,7 +70,8 @@ def copy(
                 made = pull_image(image, Path(there.path), chosen, report)
                 report(Finished(path=there.path, digest=made.digest, size=made.size))
                 return
-            digest = _run(image, there, chosen, report, one_platform=one_platform)
+            with hold_cache(chosen.cache):  # nobody cleans away what is made on the way
+                digest = _run(image, there, chosen, report, one_platform=one_platform)
             report(Finished(path=str(there), digest=digest))
 
     choosing(origin, work, ask=not as_json)
