@@ -13,6 +13,7 @@ import importlib
 import signal
 import sys
 from collections import deque
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from rich.segment import Segments
 from textual import on, work
 from textual.app import App
 from textual.css.query import NoMatches
+from textual.message import Message
 from textual.worker import WorkerCancelled
 
 from app import clipboard
@@ -76,6 +78,7 @@ if TYPE_CHECKING:
 
     from app.desk import Desk
     from app.forms import Form
+    from backend.space import Store
 
 _BEAT_S = 1.0
 """Seconds between two looks at the jobs while some run and nothing happens."""
@@ -104,6 +107,13 @@ def screen_class(view: str) -> type[ViewScreen]:
     return found
 
 
+@dataclass
+class _Measured(Message):
+    """How full the store is is known."""
+
+    store: Store | None
+
+
 class Deck(App[int]):
     """The app.
 
@@ -125,6 +135,7 @@ class Deck(App[int]):
         self.desk = desk
         self.board = Board(desk.jobs)
         self.board.looked_at = set(desk.memory.failures)
+        self._ended = 0
         self._profiles = dict(desk.config.profiles)
         self._watch: Watch | None = None
         self._looks_soon = False
@@ -176,6 +187,7 @@ class Deck(App[int]):
         self._look()
         self._greet()
         self.call_after_refresh(gc.enable)
+        self.call_after_refresh(self._measure)
 
     def _greet(self) -> None:
         """Say what happened since the deck was last closed, and which keys clash."""
@@ -242,6 +254,10 @@ class Deck(App[int]):
         self._looks_soon = False
         self.board.refresh()
         active = self.board.active
+        ended = len(self.board.rows) - len(active)
+        if ended != self._ended:
+            self._ended = ended
+            self._measure()
         if self._watch:
             self._watch.follow(row.job.number for row in active)
         for screen in self.screen_stack:
@@ -250,6 +266,20 @@ class Deck(App[int]):
                     screen.show_board()
         if active:
             self._look_in(_BEAT_S)
+
+    @work(thread=True, exclusive=True, group="store")
+    def _measure(self) -> None:
+        """Ask how full the store is; a file system may take its time to answer."""
+        try:
+            store = self.desk.find_store(self.desk.catalog.folders[0])
+        except OSError:
+            store = None
+        self.post_message(_Measured(store))
+
+    @on(_Measured)
+    def _show_store(self, event: _Measured) -> None:
+        self.board.store = event.store
+        self._look()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Grey out what would change something when nothing may be changed."""
@@ -310,6 +340,7 @@ class Deck(App[int]):
     def action_refresh(self) -> None:
         """Read again what is shown."""
         self._look()
+        self._measure()
         if isinstance(self.screen, ViewScreen):
             self.screen.reload()
 

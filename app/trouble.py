@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from backend.errors import ExitCode, UsageError
 from backend.version import __version__
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Trouble:
         detail: The command line, the job, where its log is.
         log: The last lines that were printed, for the report.
         job: Number of the job; 0 when it was none.
+        registry: Which wants a login; empty when none is missing.
     """
 
     title: str
@@ -57,6 +59,7 @@ class Trouble:
     detail: str = ""
     log: Sequence[str] = ()
     job: int = 0
+    registry: str = ""
 
     @property
     def parts(self) -> list[tuple[str, str]]:
@@ -106,7 +109,22 @@ def trouble_of_event(
         detail=detail,
         job=job,
         log=log,
+        registry=_registry_of(title) if event.exit_code == ExitCode.AUTHENTICATION else "",
     )
+
+
+def _registry_of(title: str) -> str:
+    """Return the registry in what a job was called, ``pull failed: docker://ghcr.io/x``."""
+    from backend.reference import parse
+
+    for word in title.split():
+        try:
+            reference = parse(word if "://" in word else f"docker://{word}")
+        except UsageError:
+            continue
+        if "/" in word:
+            return reference.registry
+    return ""
 
 
 def said_of(error: ToolError, title: str) -> Trouble:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.binding import Binding
-from textual.containers import Vertical, VerticalScroll
-from textual.widgets import Static
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.widgets import Label, Static
 
 from app.dialogs.dialog import Dialog
-from app.requests import CopyRequested
+from app.forms import login_form
+from app.requests import CopyRequested, LoginRequested
 from backend.escape import printable
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class ReportDialog(Dialog[str]):
     BINDINGS = [
         Binding("y", "copy", "Copy report"),
         Binding("R", "retry", "Retry"),
+        Binding("l", "login", "Log in"),
         Binding("enter", "close", "Close", show=False),
     ]
 
@@ -38,15 +40,26 @@ class ReportDialog(Dialog[str]):
             yield Static(printable(trouble.title), classes="dialog-title", markup=False)
             with VerticalScroll(classes="fields"):
                 for name, text in trouble.parts:
-                    yield Static(f"{name:6}{printable(text)}", classes="part", markup=False)
-            keys = "y  copy a report without secrets   esc  close"
-            if trouble.job:
-                keys = f"R  retry   {keys}"
-            yield Static(keys, classes="dialog-note", markup=False)
+                    with Horizontal(classes="part"):
+                        yield Label(name, classes="name", markup=False)
+                        yield Static(printable(text), markup=False)
+            keys = [
+                "l  log in" if trouble.registry else "",
+                "R  retry" if trouble.job else "",
+                "y  copy a report without secrets",
+                "esc  close",
+            ]
+            yield Static("   ".join(filter(None, keys)), classes="dialog-note", markup=False)
 
     def action_copy(self) -> None:
         """Copy the report."""
         self.post_message(CopyRequested(self.trouble.report()))
+
+    def action_login(self) -> None:
+        """Ask for a login, where one is missing."""
+        if self.trouble.registry:
+            self.app.post_message(LoginRequested(login_form(self.trouble.registry)))
+            self.dismiss("login")
 
     def action_retry(self) -> None:
         """Ask for another try of the job."""

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from app.board import Board
     from app.desk import Desk
-    from backend.space import Store
 
 INSPECT_WIDTH = 100
 """Columns from which the image under the cursor is shown beside the list."""
@@ -52,7 +51,6 @@ class _Found(Message):
     images: Sequence[Image]
     running: frozenset[str]
     complete: bool
-    store: Store | None = None
 
 
 @dataclass
@@ -131,16 +129,12 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
             if worker.is_cancelled:
                 return
             self.post_message(_Found(images, running, complete=False))
-        # Also a file system may take its time to answer.
-        self.post_message(_Found(images, running, complete=True, store=_store(self.desk)))
+        self.post_message(_Found(images, running, complete=True))
 
     @on(_Found)
     def _show_found(self, event: _Found) -> None:
         self._complete = event.complete
-        if event.complete:
-            self.board.store = event.store
-            self.show_board()
-        else:
+        if not event.complete:
             self._images, self._in_use = event.images, event.running
             self._show_source()
         self._show_summary()
@@ -427,10 +421,3 @@ def _preview(image: Image) -> str:
     digest = f"{image.digest[:19]}  " if image.digest else ""
     layers = count(image.layers, "layer")
     return f"{image.title}  {digest}{image.architecture}  {layers}  {size(image.size)}"
-
-
-def _store(desk: Desk) -> Store | None:
-    try:
-        return desk.find_store(desk.catalog.folders[0])
-    except OSError:
-        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual import on
@@ -50,8 +50,18 @@ class Part:
     note: str = ""
 
 
-def parts_of(progress: Progress) -> list[Part]:
-    """Return a job's layers, then its phases and steps, in order."""
+def parts_of(progress: Progress, *, is_active: bool = True) -> list[Part]:
+    """Return a job's layers, then its phases and steps, in order; none runs in a job that ended."""
+    parts = _parts(progress)
+    if is_active:
+        return parts
+    return [replace(one, state="stopped") if one.state in _GOING else one for one in parts]
+
+
+_GOING = {"running", "downloading", "uploading", "verifying", "retry", "waiting"}
+
+
+def _parts(progress: Progress) -> list[Part]:
     layers = progress.layers
     found = [
         Part(
@@ -156,7 +166,7 @@ class JobsScreen(FilterScreen[JobRow]):
         resolved = progress.resolved.platform if progress and progress.resolved else ""
         title = f"#{row.job.number} {row.job.verb} {one_line(row.job.title)}  {resolved}"
         detail.show(title, f"{row.job.host}" if not row.job.process.is_here else "")
-        parts.show(parts_of(progress) if progress else ())
+        parts.show(parts_of(progress, is_active=row.is_active) if progress else ())
         if failure := row.failure:
             total.show(f"FAILED  {one_line(failure.message)}", "e why")
         else:

@@ -609,3 +609,21 @@ async def test_the_last_view_and_its_filter_come_back(folder: Path, tmp_path: Pa
         assert len(names(app)) == 2
         await pilot.press("escape")
     assert desk.memory.filters == {"images": ""}
+
+
+async def test_an_error_of_a_login_offers_one(app: Deck, jobs: Path) -> None:
+    refused = Failed(message="ghcr.io refused", why="401", hint="log in", exit_code=10)
+    write_job(jobs, 1, status=10, events=(*pulling(), refused))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("3")
+        await settle(pilot)
+        parts: Any = app.screen.query_one("#parts", List)
+        assert {part.state for part in parts.rows} == {"stopped"}  # nothing runs in it any more
+        await pilot.press("e")
+        await pilot.pause()
+        assert isinstance(app.screen, ReportDialog)
+        assert app.screen.query_one(".dialog-note", Static).render()
+        await pilot.press("l")
+        await until(pilot, lambda: isinstance(app.screen, FillDialog))
+        assert app.screen.query_one("#field-registry", Input).value == "ghcr.io"
