@@ -917,6 +917,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "image": ("image", "list", "log"),
     "manifest": ("manifest", "log"),
     "logins": ("logins", "list"),
+    "found": ("found", "list"),
+    "output": ("output", "log"),
     "job": ("job", "log"),
 }
 """Screen to the parts of the table whose keys work on it, beside those of the deck."""

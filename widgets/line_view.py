@@ -168,6 +168,11 @@ class LineView(ScrollView, can_focus=True):
         self.post_message(self.Changed(self))
 
     @property
+    def _width(self) -> int:
+        """Cells of a line of the screen, those under the scroll bar left out."""
+        return self.scrollable_content_region.width
+
+    @property
     def line_count(self) -> int:
         """How many lines there are."""
         return len(self._source)
@@ -352,7 +357,7 @@ class LineView(ScrollView, can_focus=True):
         """Return how many lines of the screen a line takes."""
         if not self.wrapping:
             return 1
-        width = max(1, self.size.width)
+        width = max(1, self._width)
         return max(1, -(-cell_len(ansi.plain(self.text_of(number))) // width))
 
     def _layout(self) -> list[tuple[int, int]]:
@@ -366,7 +371,7 @@ class LineView(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Draw one line of the screen."""
-        width, base = self.size.width, self.rich_style
+        width, base = self._width, self.rich_style
         if not len(self._source):
             text = f"  {self.empty}" if y == 1 else ""
             style = self.get_component_rich_style("line-view--empty")

@@ -269,7 +269,11 @@ def _ended(row: JobRow) -> str:
 
 def _progress_text(row: JobRow) -> str:
     progress = row.progress
-    if progress is None or not row.is_active:
+    if not row.is_active:
+        return ""
+    if not row.job.process.is_here:
+        return f"on {row.job.host}"  # nobody here can know how far it is
+    if progress is None:
         return ""
     fraction = progress.fraction
     if fraction is None:

@@ -195,7 +195,7 @@ async def test_04_a_long_text_is_wrapped_and_scrolled(app: Deck, tmp_path: Path)
         shown = [view.render_line(y).text.rstrip() for y in range(view.size.height)]
         assert "end" in shown
         await pilot.press("w", "g", "right")
-        assert view.render_line(0).text.strip("\u2026") == "x" * (view.size.width - 2)
+        assert view.render_line(0).text.strip("\u2026") == "x" * (view._width - 2)
 
 
 async def test_04_a_flood_of_lines_is_drawn_a_screen_at_a_time(

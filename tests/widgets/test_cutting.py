@@ -77,6 +77,19 @@ async def test_every_cut_is_marked(*, ascii_only: bool, mark: str) -> None:
         assert "\u2026" not in row
 
 
+async def test_the_mark_is_not_under_the_scroll_bar() -> None:
+    app = Cuts(ascii_only=False)
+    async with app.run_test(size=(40, 20)) as pilot:
+        view = app.query_one(LineView)
+        view.show(Document([LONG] * 100))
+        await pilot.pause()
+        assert view.show_vertical_scrollbar
+        assert view.render_line(0).text == LONG[:38] + "\u2026"
+        view.action_wrap()
+        await pilot.pause()
+        assert view.render_line(0).text == LONG[:39]
+
+
 async def test_a_right_text_of_which_nothing_would_be_left_gives_way() -> None:
     app = Cuts(ascii_only=False)
     async with app.run_test(size=(40, 20)) as pilot:
