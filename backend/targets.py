@@ -23,6 +23,7 @@ from backend.oci import media
 from backend.oci.digest import Digest, digest_of
 from backend.oci.image import Descriptor, parse_config, parse_manifest
 from backend.oci.json import dump, load
+from backend.sif.provenance import of_archives
 from backend.staging import StagedFile, StagedFolder
 
 if TYPE_CHECKING:
@@ -258,6 +259,8 @@ def _packed(image: Assembly, sink: Sink, blob: str, report: Report) -> tuple[byt
     config = _with_diff_ids(image.source.raw_config, diff_ids)
     manifest = load(image.source.raw_manifest, "the manifest").object()
     described = Descriptor(media_type=media.OCI_CONFIG, digest=digest_of(config), size=len(config))
+    if manifest.get("annotations"):
+        manifest["annotations"] = of_archives(manifest["annotations"])
     manifest |= {
         "mediaType": media.OCI_MANIFEST,
         "config": described.to_json(),

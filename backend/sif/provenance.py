@@ -168,6 +168,11 @@ def origin_of(source: Source) -> Provenance:
     return read_provenance(_annotations(source, manifest))
 
 
+def of_archives(annotations: Mapping[str, str]) -> dict[str, str]:
+    """Return an image's annotations for the same image made of tar layers."""
+    return _without(annotations, {COMPRESSION})
+
+
 def _same_layers(manifest: Manifest, layers: Sequence[Descriptor]) -> bool:
     return all(layer.media_type in _STORED for layer in manifest.layers) and (
         [layer.digest for layer in manifest.layers] == [layer.digest for layer in layers]

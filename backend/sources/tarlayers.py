@@ -22,8 +22,10 @@ from backend.oci.image import Descriptor, Manifest
 from backend.oci.json import dump, load
 from backend.oci.source import RawManifest
 from backend.sif.ocisif import read_ocisif
+from backend.sif.provenance import of_archives
 from backend.sources.stored import StoredImage
 from backend.sources.tree import Region
+from backend.space import Need, check_space
 from backend.squashfs.reader import SquashfsReader
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ TarFormat = Literal["tar+gzip", "tar+zstd"]
 _GZIP_LEVEL = 3
 """The highest of isal, ten times as quick as zlib's 6 and nearly as small."""
 _ZSTD_LEVEL = 3
+_LEAST = 0.8
+"""What packed archives have of a squashfs's bytes, at the least as a rule."""
 
 
 class _Compressor(Protocol):
@@ -62,6 +66,8 @@ def convert_to_tar(path: Path, scratch: Path, form: TarFormat, report: Report) -
     image = read_ocisif(path)
     if any(layer.media_type != media.SQUASHFS_LAYER for layer in image.layers):
         raise FormatError(f"{path} has layers that are no squashfs", hint="seal its overlay first")
+    least = int(sum(layer.size for layer in image.layers) * _LEAST)
+    check_space([Need(folder=scratch, size=least, purpose="the layers as archives")])
     regions: dict[Digest, Region] = {}
     descriptors, diff_ids = [], []
     for number, layer in enumerate(image.layers):
@@ -79,7 +85,7 @@ def convert_to_tar(path: Path, scratch: Path, form: TarFormat, report: Report) -
         media_type=media.OCI_MANIFEST,
         config=Descriptor(media_type=media.OCI_CONFIG, digest=digest_of(config), size=len(config)),
         layers=tuple(descriptors),
-        annotations=image.manifest.annotations,
+        annotations=of_archives(image.manifest.annotations),
     )
     data = dump(manifest.to_json())
     raw = RawManifest(data=data, media_type=media.OCI_MANIFEST, digest=digest_of(data))

@@ -123,6 +123,12 @@ def test_source_of_an_image_that_was_converted_again(registry: Registry, tmp_pat
     back = inspect_file(tmp_path / "back.sif").provenance
     assert back.reference == ""
     assert back.digest not in {"", made.digest}
+    index = json.loads((tmp_path / "layout" / "index.json").read_text())
+    digest = index["manifests"][0]["digest"].replace(":", "/")
+    manifest = json.loads((tmp_path / "layout" / "blobs" / digest).read_text())
+    assert set(manifest["annotations"]) == {
+        f"dev.sifdeck.source.{name}" for name in ("reference", "digest", "layers")
+    }
 
 
 @pytest.mark.registry
