@@ -8,6 +8,7 @@ compares: a conversion depends on its source and options alone, so nothing may d
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -135,7 +136,7 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
             platform=found.config.platform,
             compression=compression_of(found),
             native=found.kind == "sif",
-            keep_layers=found.kind == "oci-sif" and len(found.layers) > 1,
+            keep_layers=any(layer.sources for layer in found.layers[1:]),
             cache=folder / "cache",
             shared_cache=None,
             cache_limit=None,
@@ -143,8 +144,11 @@ def verify_source(path: Path, options: PullOptions, report: Report) -> SourceChe
         )
         made = pull_image(reference, folder / "again.sif", again, report).path
         differences = _differences(found, inspect_file(made))
-        changes = _changed_files(made, path) if differences else ()
-    return SourceCheck(reference=str(reference), differences=differences, changes=changes)
+        if not differences:
+            return SourceCheck(reference=str(reference), differences=())
+        changes, remark = _changed_files(made, path)
+    told = (*differences, remark) if remark else differences
+    return SourceCheck(reference=str(reference), differences=told, changes=changes)
 
 
 def compression_of(found: Inspection) -> Compression:
@@ -203,14 +207,14 @@ def _same_manifest(image: OciSif, again: OciSif) -> bool:
     return bool(ours == theirs)
 
 
-def _changed_files(expected: Path, actual: Path) -> tuple[Change, ...]:
-    changes = []
+def _changed_files(expected: Path, actual: Path) -> tuple[tuple[Change, ...], str]:
+    """Return the files that differ, and in words why there are none or not all."""
+    changes: list[Change] = []
     try:
         with ImageTree(expected) as old, ImageTree(actual) as new:
-            for change in compare(old, new):
-                changes.append(change)
-                if len(changes) == _SHOWN_CHANGES:
-                    break
-    except FormatError:  # damage is a difference, and has been told
-        pass
-    return tuple(changes)
+            changes.extend(itertools.islice(compare(old, new), _SHOWN_CHANGES))
+    except FormatError as error:
+        return tuple(changes), error.message
+    if changes:
+        return tuple(changes), ""
+    return (), "but no file: it was made in another way, or is one that was converted again"

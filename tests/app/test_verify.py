@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -106,7 +108,9 @@ def read_native(path: Path) -> tuple[str, str, str]:
 
 
 @pytest.mark.registry
-def test_source_of_an_image_that_was_converted_again(registry: Registry, tmp_path: Path) -> None:
+def test_source_of_an_image_that_was_converted_again(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What it was pulled from is still its source, not the file in between."""
     made = image([layer(Entry(name="a")), layer(Entry(name="b"))], config={"Cmd": ["sh"]})
     registry.push(made, "verify/twice", "1")
@@ -117,6 +121,8 @@ def test_source_of_an_image_that_was_converted_again(registry: Registry, tmp_pat
     found = inspect_file(squashed).provenance
     assert (found.reference, found.digest) == (reference, made.digest)
     assert (len(found.layers), found.compression) == (2, "lz4:2")
+    assert main(["verify", "--source", "--no-https", str(squashed)]) == 14
+    assert "but no file: " in capsys.readouterr().out
     # An archive is an image with a digest of its own.
     assert main(["convert", str(kept), f"oci:{tmp_path / 'layout'}"]) == 0
     assert main(["convert", f"oci:{tmp_path / 'layout'}", str(tmp_path / "back.sif")]) == 0
@@ -129,6 +135,22 @@ def test_source_of_an_image_that_was_converted_again(registry: Registry, tmp_pat
     assert set(manifest["annotations"]) == {
         f"dev.sifdeck.source.{name}" for name in ("reference", "digest", "layers")
     }
+
+
+@pytest.mark.registry
+def test_an_overlay_is_a_difference_and_its_base_is_none(
+    registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not shutil.which("mkfs.ext3", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"):
+        pytest.skip("no mkfs.ext3")
+    registry.push(image([layer(Entry(name="a")), layer(Entry(name="b"))]), "verify/overlay", "1")
+    path, reference = tmp_path / "x.sif", f"docker://{registry.host}/verify/overlay:1"
+    assert main(["pull", "--no-https", str(path), reference]) == 0
+    assert main(["overlay", "create", "--sparse", str(path)]) == 0
+    assert main(["verify", "--source", "--no-https", str(path)]) == 14
+    printed = capsys.readouterr().out
+    assert "2 layers instead of 1" in printed
+    assert "layer 1 is" not in printed
 
 
 @pytest.mark.registry
