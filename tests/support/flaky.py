@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+_TURNS = 5
+"""Of the loop; a connection needs three from its acceptance to its task."""
+
+
 @dataclass(kw_only=True)
 class Fault:
     """What to do to a request.
@@ -93,6 +97,12 @@ class FlakyProxy:
         self.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         ready.set()
         await self._stopped.wait()
+        # A closed server drops what it has accepted without closing it; so first accept no more,
+        # and let what was accepted begin.
+        for listening in server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         server.close()
         # Connections that were accepted but not begun end here as well, and may do so cancelled.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
