@@ -99,7 +99,7 @@ class RegistryDestination:
             NetworkError: The connection failed more often than we try.
         """
         if await retrying(lambda: self._has_blob(reference, descriptor)):
-            progress.tell("exists", descriptor.size)
+            progress.tell("done", descriptor.size, note="already there")
             return
         location = await retrying(lambda: self._begin(reference, descriptor))
         if location:

@@ -74,6 +74,9 @@ async def copy_between(
         _source(origin, target, options, report) as source,
         _destination(origin, target, options) as destination,
     ):
+        if platform is None and target.transport == "docker-archive":
+            raw = await source.fetch_manifest(origin)
+            platform = options.platform if raw.is_index else None  # it holds no more than one
         if platform:
             image = await resolve(source, origin, platform)
             origin = origin.with_digest(image.digest)
@@ -151,8 +154,7 @@ async def _into_daemon(
         saved = Reference(
             transport="docker-archive", path=str(archive), tag=f"{target.name}:{target.tag}"
         )
-        chosen = platform or options.platform
-        digest = await copy_between(origin, saved, options, platform=chosen, report=report)
+        digest = await copy_between(origin, saved, options, platform=platform, report=report)
         await load_image(archive, report)
     return digest
 

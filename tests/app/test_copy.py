@@ -355,6 +355,27 @@ def test_a_copy_calls_each_blob_what_it_is(
     assert lines[-1] == "INFO:    Complete: oci:lay:1"
 
 
+def test_a_docker_archive_gets_the_platform_of_this_machine(registry: Registry) -> None:
+    one, two = make("amd"), make("arm", architecture="arm64")
+    registry.push_index("copy/single", "both", (one, "linux/amd64"), (two, "linux/arm64"))
+    registry.push(two, "copy/single", "arm")
+    source = f"docker://{registry.host}/copy/single"
+    for tag, platform, wanted in (
+        ("both", "", "amd"),
+        ("both", "linux/arm64", "arm"),
+        ("arm", "", "arm"),  # there is no other
+    ):
+        options = ["--platform", platform] if platform else []
+        assert run("copy", "-F", *options, f"{source}:{tag}", "docker-archive:x.tar:x:1") == 0
+        architecture = {"amd": "amd64", "arm": "arm64"}[wanted]
+        assert (
+            json.loads(judge("skopeo", "inspect", "--config", "docker-archive:x.tar"))[
+                "architecture"
+            ]
+            == architecture
+        )
+
+
 FILES = ("oci.sif", "native.sif")
 PLACES = ("oci:lay:x", "oci-archive:x.tar:x", "docker-archive:y.tar:lab/x:1", "docker", "out.sif")
 
