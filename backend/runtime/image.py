@@ -146,12 +146,10 @@ def _content(tree: ImageTree, path: str) -> bytes:
 
 
 def _read(path: str) -> RunnableImage:
-    from pathlib import Path
-
     from backend.sif.file import SifFile
     from backend.sif.records import DataType
 
-    with SifFile(Path(path)) as sif:
+    with SifFile(path) as sif:
         native = not sif.of_kind(DataType.OCI_ROOT_INDEX)
         return _read_native(path, sif) if native else _read_oci(path, sif)
 

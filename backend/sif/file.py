@@ -38,7 +38,7 @@ class SifFile:
         path: The file.
 
     Attributes:
-        path: As given.
+        name: Its path, as text; a start of a container cannot afford pathlib.
         size: Bytes of the file.
         header: Its global header.
         descriptors: The slots in use, in the order of the table.
@@ -49,8 +49,8 @@ class SifFile:
         FormatError: It is no SIF file, or one cut short.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.name = str(path)
         self._fd = open_regular(path)
         try:
             self.size = os.fstat(self._fd).st_size
@@ -60,6 +60,13 @@ class SifFile:
         except BaseException:
             self.close()
             raise
+
+    @property
+    def path(self) -> Path:
+        """Its path, as given."""
+        from pathlib import Path
+
+        return Path(self.name)
 
     def __enter__(self) -> Self:
         return self
@@ -87,8 +94,8 @@ class SifFile:
             if descriptor.id == number:
                 return descriptor
         raise NotFoundError(
-            f"{one_line(str(self.path))} has no object {number}",
-            hint=f"sifdeck sif list {one_line(str(self.path))}",
+            f"{one_line(self.name)} has no object {number}",
+            hint=f"sifdeck sif list {one_line(self.name)}",
         )
 
     def of_kind(self, kind: DataType) -> tuple[Descriptor, ...]:
@@ -132,7 +139,7 @@ class SifFile:
         try:
             return parse_header(self._pread(0, min(self.size, HEADER_SIZE)))
         except FormatError as error:
-            raise FormatError(f"{one_line(str(self.path))} is {error}") from error
+            raise FormatError(f"{one_line(self.name)} is {error}") from error
 
     def _table(self) -> list[Descriptor | None]:
         header = self.header
@@ -175,7 +182,7 @@ class SifFile:
         return b"".join(parts)
 
 
-def open_regular(path: Path) -> int:
+def open_regular(path: str | Path) -> int:
     """Open a regular file for reading and return its descriptor.
 
     Raises:

@@ -60,7 +60,7 @@ class OciSif(Value):
     """The image in an OCI-SIF file.
 
     Attributes:
-        path: Of the file.
+        file: Its path, as text; a start of a container cannot afford pathlib.
         manifest: Of the one image; its digest has been verified.
         manifest_digest: Digest of ``raw_manifest``.
         raw_manifest: As stored.
@@ -71,7 +71,7 @@ class OciSif(Value):
         signed: Whether the file holds a signature of its descriptors (PGP, PEM).
     """
 
-    path: Path
+    file: str
     manifest: Manifest
     manifest_digest: Digest
     raw_manifest: bytes
@@ -80,6 +80,13 @@ class OciSif(Value):
     layers: tuple[LayerPlace, ...]
     index: Index
     signed: bool
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        from pathlib import Path
+
+        return Path(self.file)
 
     @property
     def is_data_container(self) -> bool:
@@ -111,7 +118,7 @@ def image_of(sif: SifFile) -> OciSif:
     manifest = parse_manifest(raw_manifest, entry.media_type)
     raw_config = _document(sif, blobs, manifest.config, MAX_DOCUMENT)
     return OciSif(
-        path=sif.path,
+        file=sif.name,
         manifest=manifest,
         manifest_digest=entry.digest,
         raw_manifest=raw_manifest,
@@ -130,7 +137,7 @@ def root_index(sif: SifFile) -> Index:
         FormatError: The file is a native SIF, or the index is broken.
     """
     roots = sif.of_kind(DataType.OCI_ROOT_INDEX)
-    shown = one_line(str(sif.path))
+    shown = one_line(sif.name)
     if not roots:
         native = sif.of_kind(DataType.PARTITION)
         what = "a native SIF, not an OCI-SIF" if native else "a SIF file without an image in it"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.runtime
 
 PLANNING = {"errno", "pwd", "time"}
 """Modules of Python that may be loaded to plan a start, after Python's own start."""
-NEVER = {"asyncio", "click", "dataclasses", "inspect", "logging", "secrets", "typing", "uuid"}
+NEVER = {"asyncio", "click", "dataclasses", "logging", "pathlib", "secrets", "typing", "uuid"}
 """Those that are not loaded to read an image's file, which is done once, either."""
 LAUNCHING = {"dataclasses", "typing", "re", "json", "pathlib", "contextlib", "subprocess", "socket"}
 """What the launcher does not load; it stays as long as the container does."""
