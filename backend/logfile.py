@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import re
 from array import array
@@ -125,6 +126,58 @@ class LogFile:
                 return
             yield chunk
             offset += len(chunk)
+
+
+class StepLines:
+    """The lines of one step of a build in a log, without the ``#7 `` that marks them there.
+
+    Args:
+        log: Of the build; lives as long as this.
+        step: Number of the step.
+    """
+
+    def __init__(self, log: LogFile, step: int) -> None:
+        self.step = step
+        self._log = log
+        self._mark = re.compile(rb"^(?:\S+Z )?#%d " % step)
+        self._cut = re.compile(rf"^(\S+Z )?#{step} ")
+        self._numbers = array("Q")
+        self._seen = 0
+        self.refresh()
+
+    def again(self) -> StepLines:
+        """Return the same lines once more, for another thread."""
+        return StepLines(self._log.again(), self.step)
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self._numbers)
+
+    def refresh(self) -> None:
+        """Take in what the log was found to have; its last line may not have been whole."""
+        begin = self._seen if self._seen < len(self._log) else 0  # it may have begun anew
+        while self._numbers and self._numbers[-1] >= begin:
+            self._numbers.pop()
+        if begin < len(self._log):
+            self._numbers.extend(self._log.find(self._mark, begin))
+        self._seen = max(0, len(self._log) - 1)
+
+    def line(self, number: int, limit: int = LINE_LIMIT) -> str:
+        """Return a line from 0, at most ``limit`` characters of it."""
+        return self._cut.sub(r"\1", self._log.line(self._numbers[number], limit), count=1)
+
+    def find(self, pattern: re.Pattern[bytes], begin: int = 0) -> Iterator[int]:
+        """Yield the numbers of the lines in which a pattern occurs, from one on, in order."""
+        if begin >= len(self._numbers):
+            return
+        for number in self._log.find(pattern, self._numbers[begin]):
+            place = bisect.bisect_left(self._numbers, number)
+            if place < len(self._numbers) and self._numbers[place] == number:
+                yield place
 
 
 def shown(raw: bytes, limit: int = LINE_LIMIT) -> str:

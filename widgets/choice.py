@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from textual.app import RenderResult
 
 
+_GAP = "  "
+
+
 class Choice(Widget, can_focus=True):
     """The words; the chosen one is told by its mark, not only by its colour.
 
@@ -70,20 +73,27 @@ class Choice(Widget, can_focus=True):
     def render(self) -> RenderResult:
         """Return the line."""
         parts = []
-        for option in self.options:
+        for option, text in zip(self.options, self._texts(), strict=True):
             chosen = option == self.value
             style = "bold" if chosen else ""
             if chosen and self.has_focus:
                 style = "bold reverse"
-            parts.append(Content.styled(f"({'o' if chosen else ' '}) {option}", style))
-            parts.append(Content("  "))
+            parts.append(Content.styled(text, style))
+            parts.append(Content(_GAP))
         return Content.assemble(*parts)
 
     def on_click(self, event: events.Click) -> None:
         """Choose the word under the mouse."""
         left = 0
-        for option in self.options:
-            width = len(option) + 6
+        for option, text in zip(self.options, self._texts(), strict=True):
+            width = len(text) + len(_GAP)
             if left <= event.x < left + width:
                 self.choose(option)
             left += width
+
+    def _texts(self) -> list[str]:
+        """Return each word with its mark; only the chosen has one where not all have room."""
+        marked = [f"({'o' if one == self.value else ' '}) {one}" for one in self.options]
+        if len(_GAP.join(marked)) <= self.size.width:
+            return marked
+        return [f"(o) {one}" if one == self.value else one for one in self.options]

@@ -16,7 +16,8 @@ from app.trouble import Trouble, trouble_of_event, without_secrets
 from app.words import duration
 from backend.errors import UsageError
 from backend.escape import one_line
-from backend.logfile import LogFile
+from backend.events import Step
+from backend.logfile import LogFile, StepLines
 from widgets import ansi
 from widgets.line_view import LineView
 from widgets.roster import Column, Roster
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
     from app.board import Board, JobRow
     from app.desk import Desk
-    from backend.events import Step
     from backend.jobs import Job
+
+_WHOLE_LOG = Step(number=0, total=0, name="the whole log", state="done")
+"""Stands before the steps of a build."""
 
 _REPORTED = 50
 """Lines of a log that a report holds."""
@@ -71,6 +74,7 @@ class JobScreen(ViewScreen):
         self.job = job
         self._log = LogFile(found.log if found else job.log)
         self._found = found
+        self._is_chosen = found is not None  # whose lines are shown: by somebody, not by us
 
     def compose_body(self) -> Iterable[Widget]:
         """Return title, steps, log, and why the job failed."""
@@ -82,6 +86,7 @@ class JobScreen(ViewScreen):
                 follow=True, empty="Nothing printed yet.", stamped=True, save_as=name, id="log"
             )
         yield StatusLine(id="failure")
+        yield StatusLine(id="offer")
 
     def on_mount(self) -> None:
         """Show the log."""
@@ -104,46 +109,62 @@ class JobScreen(ViewScreen):
         """Show what was printed since."""
         super().show_board()
         if self._log.refresh():
+            if isinstance(self.text.source, StepLines):
+                self.text.source.refresh()
             self.text.grown()
         self._show_steps()
         self._show_title()
 
     def _show_steps(self) -> None:
-        """Show the steps of a build, the one that runs under the cursor."""
+        """Show the steps of a build, before them a row for the whole log.
+
+        The cursor is on the step that runs or failed, until somebody chooses another one.
+        """
         row = self.board.want(self.job.number)
         progress = row.progress if row else None
         steps = [step for _, step in sorted(progress.steps.items())] if progress else []
         pane = self.query_one("#steps", List)
         self._show_failure(row)
         pane.display = bool(steps)
-        pane.show(steps)
-        if progress and progress.step and not pane.has_focus:
-            pane.select(progress.step.number)
+        pane.show([_WHOLE_LOG, *steps] if steps else [])
+        if progress and steps and not self._is_chosen:
+            pane.select(progress.step.number if progress.step else 0)
 
     def _show_failure(self, row: JobRow | None) -> None:
         """Show which instruction failed, where it stands in the Dockerfile, and why."""
         failure = row.failure if row else None
-        pane = self.query_one("#failure", StatusLine)
-        pane.display = failure is not None
+        said, offer = self.query_one("#failure", StatusLine), self.query_one("#offer", StatusLine)
+        said.display = offer.display = failure is not None
         if failure:
             why = f": {one_line(failure.why)}" if failure.why else ""
-            shell = "s shell  " if row and row.progress and row.progress.retained else ""
-            pane.show(f"FAILED  {one_line(failure.message)}{why}", f"{shell}R again")
+            said.show(f"FAILED  {one_line(failure.message)}{why}")
+            retained = row.progress.retained if row and row.progress else None
+            shell = f"  s Shell after step {retained.step}" if retained else ""
+            offer.show(f"R Again{shell}")
 
     @on(Roster.Highlighted, "#steps")
     def _show_step(self) -> None:
-        """Light up the lines of the step that somebody chose, from its first."""
+        """Show the lines of the step under the cursor, from its last on."""
         pane = self.query_one("#steps", List)
         step = pane.current
-        mark = f"#{step.number} " if step else ""
-        if pane.has_focus and mark and self.text.wanted != mark:
-            self.text.action_top()
-            self.text.find(mark)
+        if pane.has_focus:  # whoever goes back to the step that runs follows the build again
+            self._is_chosen = step is not None and step.state != "running"
+        number = step.number if step else 0
+        if number == self._shown_step:
+            return
+        self.text.following = True
+        self.text.show(StepLines(self._log, number) if number else self._log, keep_place=True)
+        self.text.save_as = f"sifdeck-job-{self.job.number}{f'-step-{number}' * bool(number)}.log"
+
+    @property
+    def _shown_step(self) -> int:
+        """The step whose lines are shown; 0 for the whole log."""
+        source = self.text.source
+        return source.step if isinstance(source, StepLines) else 0
 
     @on(Roster.Opened, "#steps")
     def _enter_step(self) -> None:
-        """Go into the log, where n and N go through the lines of the step."""
-        self._show_step()
+        """Go into the lines of the step."""
         self.text.focus()
 
     @on(LineView.Changed)
@@ -156,6 +177,7 @@ class JobScreen(ViewScreen):
             "WRAP" if view.wrapping else "",
             "TIMES" if view.timing else "",
             f"match {view.match_at + 1} of {len(view.matches)}" if view.wanted else "",
+            f"step {self._shown_step}" if self._shown_step else "",
             f"{view.line_count} lines",
         ]
         self.query_one("#title", StatusLine).show(
@@ -215,6 +237,8 @@ def open_shell(screen: ViewScreen, row: JobRow) -> None:
 
 
 def _step_note(step: Step) -> str:
+    if step is _WHOLE_LOG:
+        return ""
     if step.state == "failed":
         return "FAILED"
     return duration(step.seconds) if step.seconds else step.state
@@ -222,8 +246,20 @@ def _step_note(step: Step) -> str:
 
 _STEP_TONES = {"failed": "bad", "running": "good", "waiting": "dim"}
 _STEP_COLUMNS: tuple[Column[Step], ...] = (
-    Column(key="number", title="STEP", width=4, right=True, text=lambda step: str(step.number)),
-    Column(key="name", title="", width=12, stretch=True, text=lambda step: step.name),
+    Column(
+        key="number",
+        title="STEP",
+        width=4,
+        right=True,
+        text=lambda step: str(step.number or ""),
+    ),
+    Column(
+        key="name",
+        title="",
+        width=12,
+        stretch=True,
+        text=lambda step: step.name,
+    ),
     Column(
         key="state",
         title="",

@@ -98,7 +98,7 @@ class Text(LineView):
         id: str | None = None,  # noqa: A002  (Textual's name)
     ) -> None:
         super().__init__(follow=follow, empty=empty, stamped=stamped, id=id)
-        self._save_as = save_as
+        self.save_as = save_as
 
     def action_find(self) -> None:
         """Ask what to find, and go there."""
@@ -118,7 +118,7 @@ class Text(LineView):
             if name:
                 self._write(Path(name).expanduser().absolute(), self.line_count)
 
-        self.app.push_screen(PromptDialog("Save as", _free_name(self._save_as)), answered)
+        self.app.push_screen(PromptDialog("Save as", _free_name(self.save_as)), answered)
 
     @work(thread=True)
     def _write(self, target: Path, count: int) -> None:

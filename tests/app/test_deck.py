@@ -420,12 +420,17 @@ async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Pa
         await pilot.press("enter")
         await settle(pilot)
         assert "(line 7 of the Dockerfile): RUN make: exit 2" in line(app, "failure")
-        assert "#2 make: no rule" in app.export_screenshot().replace("&#160;", " ")
         app.screen.query_one("#steps").focus()
-        await pilot.press("home", "down", "enter")
+        log = app.screen.query_one("#log", Text)
+        assert [log.source.line(number) for number in range(len(log.source))] == ["make: no rule"]
+        await pilot.press("home", "enter")
         await settle(pilot)
-        assert isinstance(app.focused, Text)
-        assert app.focused.matches == [1]  # the lines of the step
+        assert app.focused is log
+        assert isinstance(app.screen, JobScreen)
+        app.screen.show_board()  # what was chosen stays
+        assert log.line_count == 2  # of the whole log
+        assert "R Again" in line(app, "offer")
+        assert "s Shell after step 1" not in line(app, "offer")
         await pilot.press("s")  # BuildKit's: it has no layers to show
         await settle(pilot)
         assert isinstance(app.screen, JobScreen)
@@ -623,7 +628,19 @@ async def test_an_error_of_a_login_offers_one(app: Deck, jobs: Path) -> None:
         await pilot.press("e")
         await pilot.pause()
         assert isinstance(app.screen, ReportDialog)
-        assert app.screen.query_one(".dialog-note", Static).render()
+        assert app.screen.query_one(".dialog-keys", Static).render()
         await pilot.press("l")
         await until(pilot, lambda: isinstance(app.screen, FillDialog))
         assert app.screen.query_one("#field-registry", Input).value == "ghcr.io"
+
+
+@pytest.mark.parametrize("key", ["p", "r", "c", "P", "b"])
+async def test_a_dialog_has_its_buttons_on_the_smallest_screen(app: Deck, key: str) -> None:
+    async with app.run_test(size=(60, 15)) as pilot:
+        await settle(pilot)
+        await pilot.press("slash", *"solver", "enter", key)
+        await until(pilot, lambda: isinstance(app.screen, FillDialog))
+        await pilot.pause()
+        button = app.screen.query_one("#go").region
+        assert 0 < button.y < 14
+        assert button.right <= 60

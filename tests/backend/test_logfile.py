@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backend.logfile import LINE_LIMIT, LogFile
+from backend.logfile import LINE_LIMIT, LogFile, StepLines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,3 +97,37 @@ def test_any_bytes_are_lines(path: Path, data: bytes, more: bytes) -> None:
         assert len(lines(log)) == len((data + more).split(b"\n")) - (
             not data + more or (data + more).endswith(b"\n")
         )
+
+
+STAMP = b"2026-11-23T18:00:00.123Z "
+
+
+def lines_of(step: StepLines) -> list[str]:
+    return [step.line(number) for number in range(len(step))]
+
+
+def test_the_lines_of_a_step_come_as_the_log_grows(log: LogFile, path: Path) -> None:
+    first, eleventh = StepLines(log, 1), StepLines(log, 11)
+    path.write_bytes(
+        STAMP + b"INFO: Build\n" + STAMP + b"#1 [1/2] FROM a\n" + STAMP + b"#11 error: #1 b\n#1 ha"
+    )
+    for step in (first, eleventh):
+        log.refresh()
+        step.refresh()
+    assert lines_of(first) == [f"{STAMP.decode()}[1/2] FROM a", "ha"]
+    assert lines_of(eleventh) == [f"{STAMP.decode()}error: #1 b"]
+    with path.open("ab") as file:
+        file.write(b"lf #1\nelse\n#1 error\n")
+    log.refresh()
+    first.refresh()
+    assert lines_of(first)[1:] == ["half #1", "error"]
+    assert list(first.find(re.compile(b"error"))) == [2]
+    assert list(first.find(re.compile(b"FROM|half"), 1)) == [1]
+    assert list(first.find(re.compile(b"FROM"), 3)) == []
+    copy = first.again()
+    assert lines_of(copy) == lines_of(first)
+    copy.close()
+    path.write_bytes(b"#1 anew\n")
+    log.refresh()
+    first.refresh()
+    assert lines_of(first) == ["anew"]
