@@ -232,10 +232,10 @@ def _check_pull(answers: Mapping[str, str]) -> str:
 # Convert
 
 
-_FORMS = ("oci-sif", "native", "oci", "oci-archive", "docker-archive", "sandbox")
+_FORMS = ("oci-sif", "sif", "oci", "oci-archive", "docker-archive", "sandbox")
 _ENDINGS = {
     "oci-sif": ".oci.sif",
-    "native": ".sif",
+    "sif": ".sif",
     "oci": ".oci",
     "oci-archive": ".oci.tar",
     "docker-archive": ".docker.tar",
@@ -257,7 +257,7 @@ def convert_form(images: Sequence[Image]) -> Form:
                 key="form",
                 label="To",
                 choices=_FORMS,
-                value="oci-sif" if first.kind == "sif" else "native",
+                value="oci-sif" if first.kind == "sif" else "sif",
             ),
             *(() if several else (target,)),
             *_CONVERT_FIELDS,
@@ -282,12 +282,12 @@ def _compose_convert(answers: Mapping[str, str], image: Image) -> CommandLine:
     form, source = answers["form"], short_path(image.path)
     target = _target(answers, image)
     named = f"{form}:{target}" if form in {"oci", "oci-archive", "docker-archive"} else target
-    compression = answers["compression"] if form in {"oci-sif", "native"} else "zstd:3"
+    compression = answers["compression"] if form in {"oci-sif", "sif"} else "zstd:3"
     argv = (
         "convert",
         *_switch(answers, "force", "--force"),
         *(["--keep-layers"] if form == "oci-sif" and answers["keep_layers"] == YES else []),
-        *(["--native"] if form == "native" else ["--sandbox"] if form == "sandbox" else []),
+        *(["--native"] if form == "sif" else ["--sandbox"] if form == "sandbox" else []),
         *(["--compression", compression] if compression != "zstd:3" else []),
         source,
         named,

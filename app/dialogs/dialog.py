@@ -14,6 +14,7 @@ class Dialog(ModalScreen[Result | None]):
     """A modal screen whose result is None when it was closed without an answer."""
 
     BINDINGS = [Binding("escape", "close", "Cancel")]
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (20, "-high")]
 
     def action_close(self) -> None:
         """Close without an answer."""

@@ -49,7 +49,7 @@ class ReportDialog(Dialog[str]):
                 "y  copy a report without secrets",
                 "esc  close",
             ]
-            yield Static("   ".join(filter(None, keys)), classes="dialog-note", markup=False)
+            yield Static("   ".join(filter(None, keys)), classes="dialog-keys", markup=False)
 
     def action_copy(self) -> None:
         """Copy the report."""

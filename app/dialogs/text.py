@@ -38,7 +38,7 @@ class TextDialog(Dialog[None]):
         with Vertical(classes="dialog -tall"):
             yield Static(self._title, classes="dialog-title", markup=False)
             yield Text(empty="Nothing.", save_as="sifdeck-text.txt")
-            yield Static("esc  close    / find", classes="dialog-note", markup=False)
+            yield Static("esc  close    / find", classes="dialog-keys", markup=False)
 
     def on_mount(self) -> None:
         """Fill in the lines."""
