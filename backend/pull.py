@@ -1,9 +1,10 @@
 """From a registry to one OCI-SIF file, in one streaming pass (design.md, "How data flows").
 
 The download runs in a thread with an event loop of its own; the calling thread converts.
-Between them stands one future per layer: the converter walks the layers top first and opens
-each the moment it is complete and verified, so that compression starts long before the base
-layer has arrived.  Whichever side fails ends the other.
+Between them stands one future per layer: the converter walks the layers top first and reads
+each while it arrives, so that compression starts long before the first of them is complete.
+The end of a layer comes to the converter when its digest has been verified, and no file gets
+its name before that.  Whichever side fails ends the other.
 
 A conversion is a function of the source manifest's digest, the options and the version of our
 format.  ``run docker://...`` keeps its results in the cache under that key
@@ -21,13 +22,14 @@ import logging
 import os
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Self, TypeVar, cast
 
 from backend import events
 from backend.assembly import assembly_of, least_packed, write_image, write_native_image
 from backend.cache import hold_cache, keep_within
 from backend.copying import copy_range
-from backend.errors import BackendError, ExistsError, VerificationError
+from backend.errors import BackendError, ExistsError, FormatError, VerificationError
+from backend.oci import media
 from backend.oci.platform import Platform, host_platform
 from backend.oci.source import check_document_size, read_blob, resolve
 from backend.paths import cache_home, shared_cache
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
+    from backend.arrival import Arrival
     from backend.assembly import Assembly
     from backend.oci import source as oci
     from backend.oci.digest import Digest
@@ -257,6 +260,8 @@ class _Download:
         self._image: Future[RemoteImage] = Future()
         self._config: Future[bytes] = Future()
         self._layers: dict[int, Future[Path]] = {}
+        self._arrivals: dict[int, Future[Arrival | None]] = {}
+        self._opened: set[int] = set()
         self._loop = asyncio.new_event_loop()
         self._is_over = False
         self._go = asyncio.Event()
@@ -288,6 +293,7 @@ class _Download:
         """Let the configuration be fetched, and the layers unless they are not needed."""
         count = len(self.image().manifest.layers) if layers else 0
         self._layers = {index: Future() for index in range(count)}
+        self._arrivals = {index: Future() for index in range(count)}
         self._loop.call_soon_threadsafe(self._go.set)
 
     def config(self) -> bytes:
@@ -297,6 +303,25 @@ class _Download:
     def layer(self, index: int) -> Path:
         """Wait for a layer and return its file, which is complete and verified."""
         return self._wait(self._layers[index])
+
+    def open_layer(self, index: int) -> BinaryIO:
+        """Open a layer, which may still be on its way: then its end comes when it is verified."""
+        arrival = self._wait(self._arrivals[index])
+        is_tar = self.image().manifest.layers[index].media_type != media.SQUASHFS_LAYER
+        if arrival and is_tar and (file := arrival.open()):
+            self._opened.add(index)
+            return cast("BinaryIO", file)
+        return self.layer(index).open("rb")
+
+    @contextlib.contextmanager
+    def judged(self) -> Iterator[None]:
+        """Say of a layer that was read on its way, and makes no sense, that it was damaged."""
+        try:
+            yield
+        except FormatError:
+            for index in self._opened:
+                self.layer(index)
+            raise
 
     def _wait(self, wanted: Future[T]) -> T:
         """Return what ``wanted`` gets, or raise what ended the download before that."""
@@ -339,7 +364,13 @@ class _Download:
         self._config.set_result(data)
         if self._layers:
             store = Store(self._options.cache)
-            await store.fetch_layers(source, image, report=self.report, on_layer=self._arrived)
+            await store.fetch_layers(
+                source,
+                image,
+                report=self.report,
+                on_layer=self._arrived,
+                on_arrival=self._begun,
+            )
 
     async def _read_config(
         self,
@@ -362,8 +393,13 @@ class _Download:
             return await read_blob(source, reference, descriptor)
         return path.read_bytes()
 
+    def _begun(self, index: int, arrival: Arrival) -> None:
+        self._arrivals[index].set_result(arrival)
+
     def _arrived(self, index: int, path: Path) -> None:
         self._layers[index].set_result(path)
+        if not self._arrivals[index].done():
+            self._arrivals[index].set_result(None)
 
 
 @contextlib.asynccontextmanager
@@ -415,17 +451,18 @@ def _convert(download: _Download, name: str, target: Path, options: PullOptions)
     made = Need(folder=target.parent, size=least_packed(layers), purpose="the image", is_file=True)
     check_space([made, _download_need(download.image(), options)])
     download.begin()
-    image = assembly_of(_source(download, name), lambda index: download.layer(index).open("rb"))
+    image = assembly_of(_source(download, name), download.open_layer)
     write = write_native_image
     if not options.native:
         write = functools.partial(write_image, keep_layers=options.keep_layers)
-    return write(
-        image,
-        target,
-        compression=options.compression,
-        overwrite=options.overwrite,
-        report=download.report,
-    )
+    with download.judged():
+        return write(
+            image,
+            target,
+            compression=options.compression,
+            overwrite=options.overwrite,
+            report=download.report,
+        )
 
 
 def _download_need(image: RemoteImage, options: PullOptions) -> Need:

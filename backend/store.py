@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
 import tempfile
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from humanize import naturalsize
 
+from backend.arrival import Arrival
 from backend.blobprogress import BlobProgress
 from backend.errors import BackendError, NetworkError, SpaceError, VerificationError
 from backend.oci.digest import hasher
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from backend.oci.image import Descriptor
     from backend.oci.source import BlobSource, RemoteImage
     from backend.reference import Reference
+
+    OnArrival = Callable[[Arrival], None]
 
 _BATCH = 2 << 20
 """Bytes handed to a worker thread at once; smaller ones cost more in hand-over than in work."""
@@ -73,7 +77,7 @@ class Store:
         """Tell whether a blob is here, whole and verified."""
         return self.blob_path(digest).is_file()
 
-    async def fetch(
+    async def fetch(  # noqa: PLR0913  (what, from where, and who is told of it)
         self,
         client: BlobSource,
         reference: Reference,
@@ -82,6 +86,7 @@ class Store:
         role: str,
         index: int,
         report: Report,
+        on_arrival: OnArrival | None = None,
     ) -> Path:
         """Return the file of a blob, downloaded if it is not here.
 
@@ -92,6 +97,7 @@ class Store:
             role: For the events: ``layer``, ``config`` ...
             index: For the events: its position among the blobs of its role.
             report: Gets :class:`backend.events.Blob` events.
+            on_arrival: Called when the download of the whole blob begins.
 
         Raises:
             VerificationError: What came does not have the digest or size; nothing is kept.
@@ -106,7 +112,7 @@ class Store:
             progress.tell("exists", descriptor.size)
             return local
         try:
-            here = await self._fetch(client, reference, descriptor, progress)
+            here = await self._fetch(client, reference, descriptor, progress, on_arrival)
         except OSError as error:
             raise progress.failed(unusable(error, self._root)) from error
         except BackendError as error:
@@ -124,6 +130,7 @@ class Store:
         *,
         report: Report,
         on_layer: Callable[[int, Path], None],
+        on_arrival: Callable[[int, Arrival], None] | None = None,
     ) -> None:
         """Fetch all layers of an image, several at once.
 
@@ -135,6 +142,8 @@ class Store:
             report: Gets :class:`backend.events.Blob` events.
             on_layer: Called with a layer's position, from 0 for the base, and its file, the
                 moment the file is complete and verified.
+            on_arrival: Called with a layer's position when its download begins, so that it can
+                be read along; not for what is here already or in part.
 
         Raises:
             BackendError: As :meth:`fetch`; the other downloads are stopped.
@@ -148,7 +157,13 @@ class Store:
         async def fetch_layer(number: int) -> None:
             async with places:
                 path = await self.fetch(
-                    client, reference, layers[number], role="layer", index=number, report=report
+                    client,
+                    reference,
+                    layers[number],
+                    role="layer",
+                    index=number,
+                    report=report,
+                    on_arrival=functools.partial(on_arrival, number) if on_arrival else None,
                 )
             on_layer(number, path)
 
@@ -179,6 +194,7 @@ class Store:
         reference: Reference,
         descriptor: Descriptor,
         progress: BlobProgress,
+        on_arrival: OnArrival | None,
     ) -> bool:
         """Bring a blob here; return whether it was, or another process brought it."""
         path = self.blob_path(descriptor.digest)
@@ -192,6 +208,10 @@ class Store:
                     if _is_whole(path, descriptor):
                         partial.discard()
                         return True
+                    await asyncio.to_thread(partial.load)
+                    # A part may be damaged, which shows only at the end of the download.
+                    if on_arrival and not partial.size:
+                        on_arrival(partial.arrival)
                     await _download(client, reference, partial, progress)
                     await asyncio.to_thread(partial.publish, path)
                 return False
@@ -205,6 +225,11 @@ class _Partial:
 
     Its methods may run in worker threads; a lock keeps :meth:`close` from pulling the file
     from under a write that a cancelled download left behind.
+
+    Attributes:
+        descriptor: Of the blob.
+        size: Of the part that is here, in bytes.
+        arrival: For those who read along.
     """
 
     def __init__(self, fd: int, path: Path, descriptor: Descriptor) -> None:
@@ -212,6 +237,7 @@ class _Partial:
         self.size = 0
         self._fd = fd
         self._path = path
+        self.arrival = Arrival(fd, descriptor)
         self._hash: hashlib._Hash = hasher(descriptor.digest)
         self._busy = threading.Lock()
 
@@ -235,6 +261,7 @@ class _Partial:
                 self._hash.update(chunk)
                 _write_all(self._fd, chunk)
                 self.size += len(chunk)
+        self.arrival.grow(self.size)
 
     def verify(self) -> None:
         """Check size and digest of the whole.
@@ -257,8 +284,12 @@ class _Partial:
     def publish(self, path: Path) -> None:
         """Give the whole blob its final name, on disk before it is visible."""
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.fsync(self._fd)
-        self._path.replace(path)
+        with self._busy:
+            if self._fd < 0:
+                return
+            os.fsync(self._fd)
+            self._path.replace(path)
+        self.arrival.end(is_whole=True)
 
     def discard(self) -> None:
         """Remove the file; whoever waits for its lock will see that it is gone."""
@@ -266,6 +297,7 @@ class _Partial:
 
     def close(self) -> None:
         """Close the file, which gives its lock back."""
+        self.arrival.end(is_whole=False)
         with self._busy:
             os.close(self._fd)
             self._fd = -1
@@ -325,7 +357,6 @@ async def _download(
         VerificationError: What came is wrong; the file is gone.
         NetworkError: As often as we try.
     """
-    await asyncio.to_thread(partial.load)
     kept = partial.size
     while True:
         await _receive_all(source, reference, partial, progress)

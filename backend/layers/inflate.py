@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, BinaryIO, Protocol, Self, cast
 
+from backend.arrival import ArrivingFile
 from backend.errors import FormatError, VerificationError
 from backend.oci.digest import hasher
 
@@ -125,6 +126,8 @@ class InflatedLayer:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if isinstance(self._raw, ArrivingFile):
+            self._raw.stop()
         self._inflated.end(drop=True)
         self._to_hash.end(drop=True)
         for thread in self._threads:
