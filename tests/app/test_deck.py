@@ -425,7 +425,7 @@ async def test_a_failed_build_is_looked_into_and_built_again(app: Deck, jobs: Pa
         assert [log.source.line(number) for number in range(len(log.source))] == ["make: no rule"]
         await pilot.press("home", "enter")
         await settle(pilot)
-        assert app.focused is log
+        await until(pilot, lambda: app.focused is log)
         assert isinstance(app.screen, JobScreen)
         app.screen.show_board()  # what was chosen stays
         assert log.line_count == 2  # of the whole log
