@@ -10,6 +10,8 @@ from textual.content import Content
 from textual.message import Message
 from textual.widget import Widget
 
+from widgets.cutting import mark_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -73,23 +75,41 @@ class Choice(Widget, can_focus=True):
     def render(self) -> RenderResult:
         """Return the line."""
         parts = []
-        for option, text in zip(self.options, self._texts(), strict=True):
+        for option, text in self._shown():
             chosen = option == self.value
             style = "bold" if chosen else ""
             if chosen and self.has_focus:
                 style = "bold reverse"
-            parts.append(Content.styled(text, style))
-            parts.append(Content(_GAP))
+            parts += [Content.styled(text, style), Content(_GAP)]
         return Content.assemble(*parts)
 
     def on_click(self, event: events.Click) -> None:
         """Choose the word under the mouse."""
         left = 0
-        for option, text in zip(self.options, self._texts(), strict=True):
+        for option, text in self._shown():
             width = len(text) + len(_GAP)
             if left <= event.x < left + width:
                 self.choose(option)
             left += width
+
+    def _shown(self) -> list[tuple[str, str]]:
+        """Return the words that have room, each with its text.
+
+        A mark stands for those before and after them, and means the nearest of these.
+        """
+        words = list(zip(self.options, self._texts(), strict=True))
+        if _width(words) <= self.size.width:
+            return words
+        mark, chosen = mark_of(self), self.options.index(self.value)
+        first, end = chosen, chosen + 1
+        room = self.size.width - 2 * len(_GAP + mark)
+        while end < len(words) and _width(words[first : end + 1]) <= room:
+            end += 1
+        while first > 0 and _width(words[first - 1 : end]) <= room:
+            first -= 1
+        before = [(words[first - 1][0], mark)] if first else []
+        after = [(words[end][0], mark)] if end < len(words) else []
+        return [*before, *words[first:end], *after]
 
     def _texts(self) -> list[str]:
         """Return each word with its mark; only the chosen has one where not all have room."""
@@ -97,3 +117,7 @@ class Choice(Widget, can_focus=True):
         if len(_GAP.join(marked)) <= self.size.width:
             return marked
         return [f"(o) {one}" if one == self.value else one for one in self.options]
+
+
+def _width(words: list[tuple[str, str]]) -> int:
+    return len(_GAP.join(text for _, text in words))
