@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _MAX_CONNECTIONS = 512
 _BUFFER = 1 << 19
+_TURNS = 5
+"""Of the loop; a connection needs three from its acceptance to its task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +86,21 @@ class LabRegistry:
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        await self._accept_no_more()
         self._server.close()
         for task in self._connections:
             task.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
         await self._server.wait_closed()
         self._storage.close()
+
+    async def _accept_no_more(self) -> None:
+        """Let what was accepted begin; a server that is closed before drops it without an end."""
+        loop = asyncio.get_running_loop()
+        for listening in self._server.sockets:
+            loop.remove_reader(listening.fileno())
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gc
 import http.client
 import json
 import os
@@ -701,6 +703,27 @@ def test_one_folder_has_one_server(embedded_registry: Registry) -> None:
         serving(Options(root=embedded_registry.storage)),
     ):
         pass
+
+
+@pytest.mark.parametrize("_round", range(3))
+def test_who_comes_at_the_very_end_is_let_go(_round: int, tmp_path: Path) -> None:
+    """No connection stays open; the collector's warning of one would fail this test."""
+
+    def come(host: str, port: int) -> None:
+        with contextlib.suppress(OSError):
+            while not over.is_set():
+                socket.create_connection((host, port), timeout=1).close()
+
+    over = threading.Event()
+    with start_embedded(tmp_path / "root") as running:
+        host, _, port = running.host.partition(":")
+        guests = [threading.Thread(target=come, args=(host, int(port))) for _ in range(2)]
+        for guest in guests:
+            guest.start()
+    over.set()
+    for guest in guests:
+        guest.join()
+    gc.collect()
 
 
 def test_a_taken_port_is_an_error(embedded_registry: Registry, tmp_path: Path) -> None:
