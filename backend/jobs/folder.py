@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LIMITS: Mapping[str, int] = {"network": 2, "build": 2, "local": 1}
 """Jobs of a kind that run at once on a host unless somebody set it; the others wait their turn."""
 
-_KINDS: dict[str, JobKind] = {"build": "build", "convert": "local"}
+_KINDS: dict[str, JobKind] = {"build": "build", "convert": "local", "verify": "local"}
 """What verbs wait for that do not mostly wait for the network."""
 
 _HISTORY = 200
