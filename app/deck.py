@@ -22,6 +22,7 @@ from rich.segment import Segments
 from textual import on, work
 from textual.app import App
 from textual.css.query import NoMatches
+from textual.filter import Monochrome, NoColor
 from textual.message import Message
 from textual.worker import WorkerCancelled
 
@@ -149,6 +150,11 @@ class Deck(App[int]):
             self.register_theme(one)
         self.theme = theme or choose_theme()
         self.stylesheet = Sheet(variables=self.get_css_variables())
+        if self.no_color and self.native_ansi_color:
+            # Textual chose before it knew the theme, and greys of the terminal's colours are black.
+            self._filters = [
+                NoColor() if isinstance(one, Monochrome) else one for one in self._filters
+            ]
         self.set_keymap(desk.config.keys)
         self.animation_level = "none"
         self.set_class(desk.config.glyphs == "ascii", "-ascii")

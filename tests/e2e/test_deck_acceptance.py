@@ -223,6 +223,30 @@ def test_07_a_job_goes_on_when_the_deck_quits_or_is_killed(
     assert (base / "work/slow_1.oci.sif").exists()
 
 
+# 8: without colour, words are still to be read
+
+
+def test_08_no_colour_means_none(tmp_path: Path) -> None:
+    make_images(tmp_path / "images")
+    environment = {
+        "HOME": str(tmp_path),
+        "PATH": os.environ["PATH"],
+        "TERM": "xterm-256color",
+        "NO_COLOR": "1",
+    }
+    with open_pseudo((str(SIFDECK), "deck"), environment, tmp_path / "images") as deck:
+        deck.until(b"5 images")
+        deck.press(b"3")
+        deck.until(b"No jobs yet")
+    styles = {
+        int(number)
+        for found in re.findall(rb"\x1b\[([0-9;]+)m", deck.seen)
+        for number in found.split(b";")
+    }
+    assert styles
+    assert not styles & {*range(30, 39), *range(40, 49), *range(90, 108)}
+
+
 # 9: copies reach the terminal in which the user sits
 
 
