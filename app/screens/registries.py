@@ -188,8 +188,8 @@ class RegistriesScreen(FilterScreen[Tag]):
         names = {*self.desk.memory.repositories, *self.desk.config.registries}
         for row in self.board.rows:
             title = row.job.title.removeprefix("docker://")
-            if row.job.verb == "pull" and "://" not in title:
-                names.add(title)
+            if row.job.verb == "pull" and "://" not in title and (found := _parsed(title)):
+                names.add(found.name)
         names |= {image.name for image in self.desk.catalog.known if image.tag}
         return {found.name for name in names if (found := _parsed(name))} | {
             name for name in names if "/" not in name and _is_host(name)
