@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -22,9 +23,10 @@ from app.screens.inspector import Inspector
 from app.screens.sources import EVERYTHING, Source, Sources, sources_of
 from app.screens.view import List, bindings
 from app.words import age, count, short_path, size, timestamp
-from backend.catalog import Image
+from backend.catalog import SUFFIXES, Image
 from backend.errors import BackendError
 from backend.escape import one_line
+from backend.inotify import CLOSE_WRITE, CREATE, DELETE, MOVED_FROM, MOVED_TO, Inotify
 from widgets.roster import Column, Roster
 from widgets.status_line import StatusLine
 
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 INSPECT_WIDTH = 100
 """Columns from which the image under the cursor is shown beside the list."""
+_CHANGES = CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE
+_SOON_S = 0.3
+"""Seconds after which a change is looked at: often it is one of several."""
 SOURCES_WIDTH = 160
 """Columns from which folders and choices are."""
 _PAINT_S = 1.0
@@ -75,6 +80,8 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
         self._images: Sequence[Image] = ()
         self._in_use: frozenset[str] = frozenset()
         self._source = EVERYTHING
+        self._watch: Inotify | None = None
+        self._pending = False
         self._painted = Event()
 
     def compose_body(self) -> Iterable[Widget]:
@@ -98,6 +105,28 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
         super().on_mount()
         self.restore_order("created")
         self.roster.focus()
+        self._watch = Inotify()
+        for folder in self.desk.catalog.folders:
+            self._watch.add(folder, _CHANGES)
+        asyncio.get_running_loop().add_reader(self._watch.fileno(), self._folder_changed)
+
+    def on_unmount(self) -> None:
+        """Stop watching the folders."""
+        if self._watch:
+            asyncio.get_running_loop().remove_reader(self._watch.fileno())
+            self._watch.close()
+            self._watch = None
+
+    def _folder_changed(self) -> None:
+        """Read the catalogue again soon, if an image came, went or changed."""
+        names = self._watch.names() if self._watch else set()
+        if not self._pending and any(name.endswith(SUFFIXES) for name in names):
+            self._pending = True
+            self.set_timer(_SOON_S, self._read_again)
+
+    def _read_again(self) -> None:
+        self._pending = False
+        self.reload()
         self.call_after_refresh(self._painted.set)
 
     @property

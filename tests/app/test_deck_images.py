@@ -274,3 +274,16 @@ def test_cells_of_a_table_are_no_formulas() -> None:
     (row,) = csv.DictReader(text.splitlines())
     assert row["name"] == "'=1+1"
     assert "\x1b" not in text
+
+
+async def test_images_that_come_and_go_are_noticed(app: Deck, folder: Path) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        write_ocisif(folder / "new.oci.sif")
+        await until(pilot, lambda: "new.oci.sif" in names(app))
+        (folder / "new.oci.sif").rename(folder / "other.sif")
+        await until(pilot, lambda: "other.sif" in names(app))
+        assert "new.oci.sif" not in names(app)
+        (folder / "other.sif").unlink()
+        await until(pilot, lambda: "other.sif" not in names(app))
+        await settle(pilot)
