@@ -6,7 +6,8 @@ Facts from trying them (buildah 1.28, podman 4.3):
   subordinate ids; with a single id only ``rootless`` does, with ``ignore_chown_errors``.
 * ``-t oci:DIR`` with ``--layers`` writes a good layout and fails: build first, then export.
 * A cancelled podman leaves its working container, and ends with 0 after SIGTERM: what counts
-  is the image id file, and our containers are recognised by a mark and removed.
+  is the image's id at the end, and our containers are recognised by a mark and removed.
+* With ``--iidfile`` nothing tells the images of the steps, in which a shell can be opened.
 * The vfs driver copies the whole image for each step.
 """
 
@@ -146,7 +147,6 @@ class Buildah:
     ) -> str:
         """Run the instructions and return the image's id."""
         mark, mode = f"sifdeck-{secrets.token_hex(8)}", _mode()
-        id_file = folder / "image-id"
         argv = [
             *program,
             "build",
@@ -154,27 +154,26 @@ class Buildah:
             # With one id there is a container runtime, which would try to make the cgroup,
             # and which ends with its container.
             *([] if mode == "single" else [_MARK, mark]),
-            *("--iidfile", str(id_file)),
             request.context,
         ]
         steps = StepLog(read_dockerfile(request), request.target, report)
-        image = ""
+        finished = False
         record = {"argv": program, "mark": mark, "environment": environment}
         (folder / _RECORD).write_text(json.dumps(record), encoding="utf-8")
         try:
             status = run_builder(argv, steps.line, environment=environment, folder=folder)
-            image = id_file.read_text(encoding="ascii").strip() if id_file.exists() else ""
-            if status or not image:
+            finished = status == 0 and bool(steps.image)
+            if not finished:
                 error = steps.error(f"{self.name} ended with status {status}")
                 if steps.good:
                     image_id, step = steps.good
                     report(Retained(builder=self.name, image=image_id, step=step))
                 raise error
         finally:
-            if not image:
+            if not finished:
                 remove_containers(folder)
         steps.close()
-        return image
+        return steps.image
 
     def _is_for(
         self,
@@ -295,9 +294,14 @@ class StepLog:
         self._base = ""
         self.good: tuple[str, int] | None = None
         """The image of the last good step of this stage, and its number."""
+        self.image = ""
+        """The id of what was built, which is the builder's last word."""
 
     def line(self, text: str) -> None:
         """Take the next line."""
+        if self._is_over and _IMAGE_ID.fullmatch(text):
+            self.image = text
+            return
         step = self._wording.step.fullmatch(text)
         if step and self._is_next(step[1] or "", int(step[2]), int(step[3])):
             self._begin_step(step[4])
@@ -313,7 +317,7 @@ class StepLog:
                 self._steps.output(self._number, text)
         elif self._error and not self._number:
             self._error = f"{self._error} {text}"[:_MAX_ERROR]  # such as what git said
-        elif not self._is_noise(text):
+        elif not self._wording.noise.fullmatch(text):
             self._steps.output(self._number, text)
 
     def error(self, fallback: str) -> BackendError:
@@ -348,11 +352,6 @@ class StepLog:
         self._is_over = True
         if self._number:
             self._steps.done(self._number)
-
-    def _is_noise(self, text: str) -> bool:
-        """Tell whether a line says nothing to a person; podman's last word is an image id."""
-        ended = self._is_over and _IMAGE_ID.fullmatch(text)
-        return bool(ended or self._wording.noise.fullmatch(text))
 
     def _is_next(self, stage: str, number: int, total: int) -> bool:
         """Tell whether a STEP line can be the builder's: a program may print one as well."""

@@ -145,15 +145,15 @@ class Dockerfile:
 
 
 class Locator:
-    """Finds the line of an instruction that a builder names, each instruction once."""
+    """Finds the instruction that a builder names, each once."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._left = [
             (stage.name, instruction) for stage in stages for instruction in stage.instructions
         ]
 
-    def line(self, text: str, stage: str = "") -> int:
-        """Return the line of the instruction; 0 when it cannot be told.
+    def find(self, text: str, stage: str = "") -> Instruction | None:
+        """Return the instruction; None when it cannot be told.
 
         Args:
             text: As the builder gives it, keyword first; variables may be replaced in it.
@@ -169,8 +169,8 @@ class Locator:
         same = [entry for entry in close if entry[1].text == wanted]
         for entry in (same or close)[:1]:
             self._left.remove(entry)
-            return entry[1].line
-        return 0
+            return entry[1]
+        return None
 
 
 def parse_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> Dockerfile:

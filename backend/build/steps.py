@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ _MAX_LINE = 16 << 10
 
 _MAX_NAME = 2000
 
+
+_ANONYMOUS = re.compile(r"FROM [0-9a-f]{64}.*")
+"""How buildah names a stage that another one begins with."""
 
 _FOREIGN = "exec format error"
 _FOREIGN_HINT = (
@@ -61,12 +65,15 @@ class Steps:
         """
         number = len(self._steps) + 1
         self.total = max(self.total, number)
+        meant = self._locator.find(name, stage)
+        if meant and _ANONYMOUS.fullmatch(name):
+            name = meant.text
         step = Step(
             number=number,
             total=self.total,
             name=name[:_MAX_NAME],
             state="waiting",
-            line=self._locator.line(name, stage),
+            line=meant.line if meant else 0,
         )
         self._steps[number] = step
         self._report(step)

@@ -669,7 +669,9 @@ class TestCommandLine:
     ) -> None:
         if not shutil.which(program):
             pytest.skip(f"no {program}")
-        write(tmp_path, f"FROM {base} AS a\nRUN echo {tmp_path} > /made\nFROM a\nRUN exit 3\n")
+        # The last good layer is the third step's, whether it was built now or before.
+        good = f"FROM {base} AS a\nRUN true\nFROM a\nRUN echo {tmp_path} > /made\n"
+        write(tmp_path, f"{good}RUN exit 3\n")
         words = ("x.sif", "--no-https", "--builder", program, "--job")
         assert build(tmp_path, *words).stdout == "1\n"
         jobs = Jobs(clean_home / ".local/state/sifdeck/jobs")

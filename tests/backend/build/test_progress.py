@@ -59,7 +59,7 @@ class TestBuildah:
             "[1/2] STEP 2/2: RUN make   all\n"
             "cc x.c\n"
             "--> 856e71902c4\n"
-            "[2/2] STEP 1/2: FROM b\n"
+            f"[2/2] STEP 1/2: FROM {'5' * 64}\n"
             "[2/2] STEP 2/2: COPY --from=build x y\n"
             "--> Using cache 856e71902c4dfc71267046af950d7c4bc03b2963830d8420df5b72a43d33f516\n"
             "--> 856e71902c4\n"
@@ -83,6 +83,9 @@ class TestBuildah:
             (4, "cached", 6),
         ]
         assert {event.total for event in happened if isinstance(event, Step)} == {4}
+        names = {event.number: event.name for event in happened if isinstance(event, Step)}
+        assert names[3] == "FROM b"
+        assert log.good == ("856e71902c4", 4)
 
     def test_a_program_may_print_what_the_builder_prints(self) -> None:
         happened, _ = self.feed("STEP 1/3: FROM a\nSTEP 2/3: RUN x\nSTEP 7/9: RUN evil\n")
