@@ -370,6 +370,7 @@ class _Download:
                 report=self.report,
                 on_layer=self._arrived,
                 on_arrival=self._begun,
+                base_first=self._options.keep_layers,
             )
 
     async def _read_config(

@@ -131,10 +131,9 @@ class Store:
         report: Report,
         on_layer: Callable[[int, Path], None],
         on_arrival: Callable[[int, Arrival], None] | None = None,
+        base_first: bool = False,
     ) -> None:
         """Fetch all layers of an image, several at once.
-
-        The top layers come first, because that is where squashing begins.
 
         Args:
             client: Where the layers come from.
@@ -144,6 +143,7 @@ class Store:
                 moment the file is complete and verified.
             on_arrival: Called with a layer's position when its download begins, so that it can
                 be read along; not for what is here already or in part.
+            base_first: Begin with the base layer; else with the top, where squashing begins.
 
         Raises:
             BackendError: As :meth:`fetch`; the other downloads are stopped.
@@ -167,8 +167,9 @@ class Store:
                 )
             on_layer(number, path)
 
+        order = range(len(layers)) if base_first else reversed(range(len(layers)))
         try:
-            await _all_or_none(fetch_layer(i) for i in reversed(range(len(layers))))
+            await _all_or_none(fetch_layer(number) for number in order)
         except BackendError as error:
             if isinstance(error, SpaceError):
                 self._discard_parts(layers)

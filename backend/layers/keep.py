@@ -128,10 +128,11 @@ class LayerKeeper:
 
     def _forget(self, path: bytes, names: set[bytes], *, all_below: bool) -> None:
         """Drop what is known of directories that the layer takes away."""
-        if not names and not all_below:
-            return
         inside = path + b"/" if path else b""
-        gone = tuple(inside + name for name in names)
+        # Most are files; and what is below a directory is known only if it is.
+        gone = tuple(inside + name for name in names if inside + name in self._known)
+        if not gone and not all_below:
+            return
         self._known = {
             known: found
             for known, found in self._known.items()

@@ -61,7 +61,7 @@ class Pull:
         self._reference = parse(f"docker://{host}/{name}")
         self._transport = Transport(silence_s=2)
 
-    async def run(self) -> RemoteImage:
+    async def run(self, *, base_first: bool = False) -> RemoteImage:
         async with RegistryClient(
             credentials=Credentials(), plain_http=True, transport=self._transport
         ) as client:
@@ -71,6 +71,7 @@ class Pull:
                 found,
                 report=self.events.append,
                 on_layer=lambda number, _path: self.arrived.append(number),
+                base_first=base_first,
             )
             return found
 
@@ -123,12 +124,15 @@ async def test_whole_image(registry: Registry, made: MadeImage, tmp_path: Path) 
     assert found.manifest.layers[0].size == len(made.blobs[layers(made)[0]])
 
 
-async def test_top_layer_comes_first(registry: Registry, made: MadeImage, tmp_path: Path) -> None:
+async def test_layers_come_in_the_order_in_which_they_are_needed(
+    registry: Registry, made: MadeImage, tmp_path: Path
+) -> None:
     registry.push(made, "store/order")
-    pull = Pull(tmp_path, registry.host, "store/order")
-    pull.store = Store(tmp_path, parallel=1)
-    await pull.run()
-    assert pull.arrived == [2, 1, 0]
+    for base_first, order in {False: [2, 1, 0], True: [0, 1, 2]}.items():
+        pull = Pull(tmp_path, registry.host, "store/order")
+        pull.store = Store(tmp_path / str(base_first), parallel=1)
+        await pull.run(base_first=base_first)
+        assert pull.arrived == order
 
 
 async def test_the_same_layer_twice(registry: Registry, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from backend.layers.squash import LayerSource, SquashedLayer, squash_layers
+from backend.layers.squash import LayerSource, squash_layers
 from tests.support.images import Entry, layer
 
 if TYPE_CHECKING:
@@ -19,12 +19,13 @@ def source(data: bytes, diff_id: Any = None) -> LayerSource:
     )
 
 
-def squash_entries(target: Path, *layers: list[Entry], **options: Any) -> SquashedLayer:
-    """Squash layers of entries, base first."""
+def squash_entries(target: Path, *layers: list[Entry], **options: Any) -> bytes:
+    """Squash layers of entries, base first; return the file system."""
     return squash_bytes(target, *(layer(*entries) for entries in layers), **options)
 
 
-def squash_bytes(target: Path, *layers: bytes, **options: Any) -> SquashedLayer:
-    """Squash tar archives, packed or not, base first."""
+def squash_bytes(target: Path, *layers: bytes, **options: Any) -> bytes:
+    """Squash tar archives, packed or not, base first; return the file system."""
     with target.open("w+b") as out:
-        return squash_layers([source(data) for data in layers], out, **options)
+        squash_layers([source(data) for data in layers], out, **options)
+    return target.read_bytes()
