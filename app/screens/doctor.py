@@ -41,7 +41,9 @@ class DoctorScreen(ViewScreen):
     def on_mount(self) -> None:
         """Run the checks."""
         super().on_mount()
-        self.query_one(Text).focus()
+        report = self.query_one(Text)
+        report.wrapping = True  # what an administrator has to type must not be cut
+        report.focus()
         self.reload()
 
     def action_again(self) -> None:
