@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, Literal
 
-    from backend.runtime.options import Action, Limits, RunOptions
+    from backend.runtime.options import Action, Limits, RunOptions, Unpack
 
 Flags = dict[str, bool | str | tuple[str, ...]]
 """By destination: a switch's state, a text (empty when not given), or a list's entries."""
@@ -29,7 +29,7 @@ class Option(Value):
         kind: A ``switch``, one ``text``, or a ``list`` that grows with each use.
         help: What it does.
         metavar: What its value is.
-        variable: Name of the environment variable without its prefix; empty for none.
+        variable: Names of the environment variables without their prefix; empty for none.
     """
 
     names: tuple[str, ...]
@@ -61,21 +61,26 @@ def _list(names: str, metavar: str, text: str, variable: str = "") -> Option:
 OPTIONS = (
     _text("--profile", "NAME", "Also the flags of this name in config.toml."),
     _text("--runtime", "NAME|PATH", "crun, runc, builtin, or the path of one.", "RUNTIME"),
-    _list("--bind -B", "SRC[:DST[:ro]]", "Show a file or folder of the host.", "BIND"),
+    _list("--bind -B", "SRC[:DST[:ro]]", "Show a file or folder of the host.", "BIND BINDPATH"),
     _list("--mount", "type=bind,source=SRC,destination=DST[,ro]", "The same, spelt out.", "MOUNT"),
     _list("--data", "FILE:DEST", "Show the content of a data container."),
-    _list("--overlay -o", "PATH[:ro]", "Lay a folder, squashfs or ext3 over it.", "OVERLAY"),
+    _list(
+        "--overlay -o",
+        "PATH[:ro]",
+        "Lay a folder, squashfs or ext3 over it.",
+        "OVERLAY OVERLAYIMAGE",
+    ),
     _switch("--writable -w", "Change the image's own overlay.", "WRITABLE"),
     _switch("--writable-tmpfs", "Keep changes in memory; the default.", "WRITABLE_TMPFS"),
     _text("--home -H", "[SRC:]DEST", "Another home, empty or from the host.", "HOME"),
     _switch("--no-home", "Make no home.", "NO_HOME"),
     _text("--workdir -W", "DIR", "Host folder for /tmp, /var/tmp and scratch.", "WORKDIR"),
-    _list("--scratch -S", "DIR", "A folder that begins empty.", "SCRATCH"),
+    _list("--scratch -S", "DIR", "A folder that begins empty.", "SCRATCH SCRATCHDIR"),
     _list("--no-mount", "NAME|PATH", "Leave out a mount: tmp, proc, sys, home, ...", "NO_MOUNT"),
     _list("--env", "NAME=VALUE", "Set a variable."),
     _list("--env-file", "FILE", "Set the variables of a file.", "ENV_FILE"),
     _switch("--cleanenv -e", "Take nothing from the host's environment.", "CLEANENV"),
-    _text("--cwd --pwd", "DIR", "Begin in this folder of the container.", "CWD"),
+    _text("--cwd --pwd", "DIR", "Begin in this folder of the container.", "CWD TARGET_CWD"),
     _text("--user", "UID|NAME[:GROUP]", "Be this user of the image, not its USER."),
     _switch("--fakeroot -f", "Be root in the container.", "FAKEROOT"),
     _switch("--keep-groups --no-setgroups", "Keep the host's groups.", "NO_SETGROUPS"),
@@ -96,6 +101,9 @@ OPTIONS = (
     _list("--publish -p", "HOST:CONTAINER", "Show a port of a private network on the host."),
     _switch("--nv", "Give NVIDIA's devices and libraries.", "NV"),
     _switch("--rocm", "Give AMD's devices and libraries.", "ROCM"),
+    _switch("--no-nv", "Not, whatever SIFDECK_NV says."),
+    _switch("--no-rocm", "Not, whatever SIFDECK_ROCM says."),
+    _list("--containlibs", "PATH[,...]", "Give libraries of the host.", "CONTAINLIBS"),
     _list("--device", "VENDOR/CLASS=NAME|/dev/X", "Give a device, by CDI or path.", "DEVICE"),
     _list("--cdi-dirs", "DIR", "Where CDI files are.", "CDI_DIRS"),
     _text("--cpus", "N", "Processors' worth of time.", "CPUS"),
@@ -121,6 +129,9 @@ OPTIONS = (
     _switch("--offline", "Ask no registry: the image is in the cache.", "OFFLINE"),
     _switch("--oci", "Accepted: the default."),
     _switch("--userns -u", "Accepted: an ordinary user has one anyway."),
+    _switch("--no-eval", "Accepted: variables are never evaluated."),
+    _switch("--tmp-sandbox", "Unpack the image, even where it could be mounted.", "TMP_SANDBOX"),
+    _switch("--no-tmp-sandbox", "Mount the image, or fail.", "NO_TMP_SANDBOX"),
     _switch("--uts", "A host name of its own, which --hostname implies."),
     _switch("--ipc", "Accepted: every container has its own."),
     _switch("--pid", "Accepted: every container has its own."),
@@ -173,26 +184,24 @@ class _Reader:
     def is_on(self, dest: str) -> bool:
         from backend import settings
 
-        variable = self._variables[dest]
-        return bool(self._flags[dest]) or (bool(variable) and settings.flag(variable))
+        return bool(self._flags[dest]) or any(map(settings.flag, self._variables[dest].split()))
 
     def text(self, dest: str) -> str:
-        return str(self._flags[dest]) or self._variable(dest)
+        return str(self._flags[dest]) or next(iter(self._from_environment(dest)), "")
 
     def entries(self, dest: str) -> tuple[str, ...]:
-        given, more = self._flags[dest], self._variable(dest)
-        words = given if isinstance(given, tuple) else ()
-        return (*words, more) if more else words
+        given = self._flags[dest]
+        return (*(given if isinstance(given, tuple) else ()), *self._from_environment(dest))
 
     def words(self, dest: str) -> tuple[str, ...]:
         """Return the entries of a list whose entries may be separated by commas."""
         return tuple(word for text in self.entries(dest) for word in text.split(",") if word)
 
-    def _variable(self, dest: str) -> str:
+    def _from_environment(self, dest: str) -> list[str]:
         from backend import settings
 
-        variable = self._variables[dest]
-        return (settings.variable(variable) or "") if variable else ""
+        found = [settings.variable(name) for name in self._variables[dest].split()]
+        return [value for value in found if value]
 
 
 def _check_userns(read: _Reader) -> None:
@@ -233,7 +242,7 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
             *options.parse_mounts(read.entries("mount")),
         ),
         overlays=options.parse_overlays(read.words("overlay")),
-        home=mounts.check_home(str(flags["home"])),
+        home=mounts.check_home(read.text("home")),
         no_home=read.is_on("no_home"),
         workdir=_existing(read.text("workdir")),
         scratch=tuple(options.check_absolute(p, "--scratch") for p in read.words("scratch")),
@@ -263,7 +272,11 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
         publish=options.parse_publish(read.entries("publish")),
         devices=read.words("device"),
         cdi_folders=read.words("cdi_dirs"),
-        gpu=frozenset(name for name in ("nv", "rocm") if read.is_on(name)),
+        gpu=frozenset(
+            name for name in ("nv", "rocm") if read.is_on(name) and not read.is_on(f"no_{name}")
+        ),
+        libraries=options.check_libraries(read.words("containlibs")),
+        unpack=_unpack(read),
         limits=_limits(read),
     )
 
@@ -272,6 +285,12 @@ def _env_file(path: str) -> tuple[tuple[str, str], ...]:
     from backend.runtime.envfile import read_env_file
 
     return read_env_file(path)
+
+
+def _unpack(read: _Reader) -> Unpack:
+    if read.is_on("tmp_sandbox"):
+        return "always"
+    return "never" if read.is_on("no_tmp_sandbox") else "if needed"
 
 
 def _existing(folder: str) -> str:

@@ -113,7 +113,7 @@ def become_launcher(wanted: Plan) -> NoReturn:
 
 
 def _find_devices(options: RunOptions) -> Grants:
-    if not options.devices and not options.gpu:
+    if not options.devices and not options.gpu and not options.libraries:
         return Grants()
     from backend.runtime.devices import find_devices
 

@@ -74,6 +74,8 @@ def find_devices(options: RunOptions) -> Grants:
     if "rocm" in options.gpu:
         words = _listed("rocm") or f"{_ROCM_LIBRARIES} {_ROCM_PROGRAMS}"
         _add_gpu(grants, "ROCm", _ROCM_NODES, words)
+    for path in options.libraries:
+        grants.mounts.append((path, f"{LIBRARIES}/{os.path.basename(path)}", ("ro",)))
     return grants
 
 

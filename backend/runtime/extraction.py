@@ -67,7 +67,7 @@ def extract_layers(
         digest = layer.digest or _digest(runnable.path, layer)
         target = home / _folder_name(digest, identity)
         if not target.is_dir():
-            report(Note(level="info", text=f"Extracting a layer, which cannot be mounted: {cause}"))
+            report(Note(level="info", text=f"Extracting a layer instead of mounting it: {cause}"))
             with _locked(target):
                 if not target.is_dir():  # another process may have done it while we waited
                     _extract(runnable.path, layer, target, (identity, caller), report)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     Action = Literal["run", "exec", "shell"]
+    Unpack = Literal["if needed", "always", "never"]
     Network = Literal["host", "none", "private", "pasta", "slirp4netns"]
 
 NO_MOUNT = frozenset({"proc", "sys", "dev", "tmp", "home", "cwd", "hostfs", "bind-paths"})
@@ -146,6 +147,8 @@ class RunOptions(Value):
         devices: CDI names, or paths of device nodes.
         cdi_folders: Where CDI files are; none for the usual places.
         gpu: ``nv`` and ``rocm`` as asked for.
+        libraries: Absolute paths of files for the container's library path.
+        unpack: Whether the image is unpacked instead of mounted.
         limits: See :class:`Limits`.
     """
 
@@ -191,6 +194,8 @@ class RunOptions(Value):
     devices: tuple[str, ...] = ()
     cdi_folders: tuple[str, ...] = ()
     gpu: frozenset[Literal["nv", "rocm"]] = frozenset()
+    libraries: tuple[str, ...] = ()
+    unpack: Unpack = "if needed"
     limits: Limits = Limits()
 
     @property
@@ -484,6 +489,18 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def check_libraries(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return absolute paths of files that are there.
+
+    Raises:
+        UsageError: One is not.
+    """
+    for path in paths:
+        if not os.path.isfile(path):
+            raise UsageError(f"no such library for --containlibs: {quoted(path)}")
+    return tuple(os.path.abspath(path) for path in paths)
 
 
 def check_hostname(name: str, *, own: bool) -> str:

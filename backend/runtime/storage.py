@@ -50,7 +50,11 @@ def choose(
         UsageError: Overlays that cannot be had together.
     """
     squashfuse = _find_squashfuse(identity)
-    layers = _image_layers(runnable, squashfuse, identity, caller, report)
+    if options.unpack == "never" and not squashfuse:
+        raise LaunchError("the image cannot be mounted", why=_why_not_mounted())
+    mounting = [] if options.unpack == "always" else squashfuse
+    cause = "--tmp-sandbox asks for it" if squashfuse else _why_not_mounted()
+    layers = _image_layers(runnable, mounting, (identity, caller), cause, report)
     upper: Upper = {"path": "", "offset": -1}
     embedded = runnable.overlay
     if options.writable:
@@ -168,8 +172,8 @@ def _why_not_mounted() -> str:
 def _image_layers(
     runnable: RunnableImage,
     squashfuse: list[str],
-    identity: Identity,
-    caller: Caller,
+    who: tuple[Identity, Caller],
+    cause: str,
     report: Report,
 ) -> list[Source]:
     if squashfuse:
@@ -179,7 +183,7 @@ def _image_layers(
         ]
     from backend.runtime.extraction import extract_layers
 
-    folders = extract_layers(runnable, identity, caller, _why_not_mounted(), report)
+    folders = extract_layers(runnable, *who, cause, report)
     # Equal layers have one folder, which overlayfs takes once; the upper one hides the lower.
     upper_first = dict.fromkeys(reversed(folders))
     return [

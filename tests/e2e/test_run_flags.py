@@ -311,6 +311,37 @@ def test_apps_of_a_native_sif(open_folder: Path) -> None:
     assert run("inspect", "--list-apps", image, name=name).stdout == "hello\n"
 
 
+def test_variables_stand_for_flags(busybox: Path, tmp_path: Path) -> None:
+    """Under all the names that SingularityCE has for them."""
+    for name in ("a", "b", "c", "lib.so"):
+        (tmp_path / name).write_text(name)
+    root = somebody("root")
+    environment = root.environment() | {
+        "SINGULARITY_BIND": f"{tmp_path}/a:/va",
+        "APPTAINER_BINDPATH": f"{tmp_path}/b:/vb,{tmp_path}/c:/vc:ro",
+        "SINGULARITY_CONTAINLIBS": f"{tmp_path}/lib.so",
+        "SINGULARITY_NV": "1",
+        "SINGULARITY_SCRATCHDIR": "/scr",
+        "SINGULARITY_HOME": f"{tmp_path}:/me",
+    }
+    script = "cat /va /vb /vc /.singularity.d/libs/lib.so; touch /scr/x; cd; pwd"
+    done = run("exec", "--no-nv", busybox, "sh", "-c", script, env=environment)
+    assert done.stdout == "abclib.so/me\n", done.stderr
+    missing = run("exec", "--containlibs", "/nosuch.so", busybox, "true")
+    assert missing.returncode == 2
+
+
+def test_unpacking_can_be_asked_for_and_refused(busybox: Path, tmp_path: Path) -> None:
+    root = somebody("root", fuse=False)
+    refused = run("exec", "--no-tmp-sandbox", busybox, "true", fuse=False)
+    assert refused.returncode == 125
+    assert "/dev/fuse cannot be opened" in refused.stderr
+    environment = root.environment() | {"SIFDECK_CACHE_DIR": str(tmp_path)}
+    asked = run("exec", "--tmp-sandbox", busybox, "cat", "/etc/group", env=environment)
+    assert asked.stdout.startswith("root:x:0:")
+    assert len([path for path in (tmp_path / "rootfs").iterdir() if path.is_dir()]) == 1
+
+
 @pytest.mark.parametrize("name", ["root", WITH_RANGE, WITH_ONE])
 def test_native_sif(name: str, open_folder: Path) -> None:
     source = b". /.singularity.d/env/10-docker2singularity.sh\n"
