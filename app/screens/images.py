@@ -223,6 +223,10 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
         self.query_one(Sources).select(EVERYTHING.key)
         return True
 
+    def _reading(self) -> tuple[str, ...]:
+        folders = (f"    {one_line(str(folder))}" for folder in self.desk.catalog.folders)
+        return "Reading the images ...", *folders
+
     def _nothing(self) -> tuple[str, ...]:
         if self._images and not self.roster.rows:
             return (f"No image is {one_line(self._source.title)}", "", "esc  show all images")
@@ -244,7 +248,7 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
     @on(Roster.Changed, "#list")
     def _show_summary(self) -> None:
         roster = self.roster
-        roster.empty = self._nothing() if self._complete else ("Reading the images ...",)
+        roster.empty = self._nothing() if self._complete else self._reading()
         marked = roster.marked
         text = count(len(roster.rows), "image")
         if self._source.key != EVERYTHING.key:
