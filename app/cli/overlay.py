@@ -19,13 +19,26 @@ def overlay() -> None:
 @click.option("-s", "--size", type=int, default=64, show_default=True, help="In MiB.")
 @click.option("-S", "--sparse", is_flag=True, help="Take disk space when it is written to.")
 @click.option("--create-dir", "folders", multiple=True, metavar="DIR", help="Make DIR in it.")
-def create(image: Path, *, size: int, sparse: bool, folders: tuple[str, ...]) -> None:
-    """Add an empty overlay to IMAGE, or write it to a file of that name if there is none."""
+@click.option("-f", "--fakeroot", is_flag=True, help="For containers that run with --fakeroot.")
+def create(
+    image: Path, *, size: int, sparse: bool, folders: tuple[str, ...], fakeroot: bool
+) -> None:
+    """Add an empty overlay to IMAGE, or write it to a file of that name if there is none.
+
+    What is in it belongs to you in a container.  With --fakeroot, and where you have no
+    subordinate ids, it belongs to the container's root.
+    """
+    from backend.runtime.identity import has_one_id
     from backend.settings import flag
     from backend.sif.overlay import NewOverlay, create_overlay
 
     _warn_of_cosign(image)
-    new = NewOverlay(size_mib=size, is_sparse=sparse or flag("SPARSE"), folders=folders)
+    new = NewOverlay(
+        size_mib=size,
+        is_sparse=sparse or flag("SPARSE"),
+        folders=folders,
+        for_root=fakeroot or flag("FAKEROOT") or has_one_id(),
+    )
     create_overlay(image, new)
 
 

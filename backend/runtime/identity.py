@@ -133,6 +133,14 @@ def identify(caller: Caller, user: User) -> Identity:
     )
 
 
+def has_one_id() -> bool:
+    """Tell whether whoever started this process has no id but their own in a container."""
+    from backend.runtime.host import find_map_tools
+
+    caller = read_caller(find_map_tools())
+    return identify(caller, default_user(caller)).mode == "single"
+
+
 def default_user(caller: Caller) -> User:
     """Return who runs an image that names no ``USER``: the caller, and root as root."""
     if caller.uid == 0:

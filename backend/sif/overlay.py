@@ -25,7 +25,7 @@ from backend.oci import media
 from backend.oci.image import Descriptor
 from backend.process import run_tool
 from backend.sif.edit import NewObject, edit_sif
-from backend.sif.ext import ExtReader
+from backend.sif.ext import ROOT, ExtReader
 from backend.sif.file import SifFile
 from backend.sif.ocisif import OciSif, image_of, read_ocisif
 from backend.sif.ocisifwriter import LAYER_ALIGNMENT
@@ -60,11 +60,14 @@ class NewOverlay:
         size_mib: Of the file system.
         is_sparse: Take blocks from the disk only when they are written.
         folders: Directories to make in it, absolute paths of the container.
+        for_root: Give it all to root, which is who the user is in a container with --fakeroot,
+            and the only one there is where a user has no subordinate ids.
     """
 
     size_mib: int = MIN_SIZE_MIB
     is_sparse: bool = False
     folders: tuple[str, ...] = ()
+    for_root: bool = False
 
 
 def create_overlay(path: Path, new: NewOverlay) -> None:
@@ -139,23 +142,44 @@ def _add_partition(path: Path, new: NewOverlay) -> None:
 
 def _make_filesystem(fd: int, start: int, path: Path, new: NewOverlay) -> int:
     """Make an ext3 file system at a position of a file and return its size in bytes."""
-    program = shutil.which("mkfs.ext3", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-    if program is None:
-        raise ToolMissingError(
-            "mkfs.ext3 is not installed",
-            argv=["mkfs.ext3"],
-            hint="your administrator can install it: apt install e2fsprogs",
-        )
     size = new.size_mib << 20
+    place = f"/proc/{os.getpid()}/fd/{fd}"
     os.ftruncate(fd, start + size)
     if not new.is_sparse:
         os.posix_fallocate(fd, start, size)
     with _skeleton(path, new.folders) as skeleton:
-        argv = [program, "-q", "-F", "-E", f"offset={start},nodiscard", "-d", skeleton]
-        argv += [f"/proc/{os.getpid()}/fd/{fd}", f"{new.size_mib}M"]
+        argv = [_program("mkfs.ext3"), "-q", "-F", "-E", f"offset={start},nodiscard"]
+        argv += ["-d", skeleton, place, f"{new.size_mib}M"]
         asyncio.run(run_tool(argv, timeout_s=_MKFS_S))
     os.ftruncate(fd, start + size)
+    if new.for_root and os.geteuid():
+        numbers = _folders(ExtReader(fd, offset=start, size=size))
+        commands = "".join(f"sif <{one}> uid 0\nsif <{one}> gid 0\n" for one in numbers).encode()
+        argv = [_program("debugfs"), "-w", "-f", "-", f"{place}?offset={start}"]
+        asyncio.run(run_tool(argv, timeout_s=_MKFS_S, stdin=commands))
     return size
+
+
+def _program(name: str) -> str:
+    """Return the path of a program of e2fsprogs, which lies where users often do not look."""
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise ToolMissingError(
+            f"{name} is not installed",
+            argv=[name],
+            hint="your administrator can install it: apt install e2fsprogs",
+        )
+    return found
+
+
+def _folders(reader: ExtReader) -> list[int]:
+    """Return the numbers of all inodes in a file system that holds folders only."""
+    waiting = [ROOT]
+    found: list[int] = []
+    while waiting:
+        found.append(waiting.pop())
+        waiting += [number for _, number in reader.entries(reader.node(found[-1]))]
+    return found
 
 
 @contextlib.contextmanager
