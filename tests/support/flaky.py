@@ -88,6 +88,7 @@ class FlakyProxy:
         self._allowed = 0
         self._is_waiting = False
         self._stopped: asyncio.Event
+        self._tasks: set[object] = set()
 
     async def serve(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -131,10 +132,14 @@ class FlakyProxy:
         return [request for request in self.requests if re.search(pattern, request.line)]
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # When the client has gone, nothing else holds a task that waits for the registry.
+        task = asyncio.current_task()
+        self._tasks.add(task)
         ended = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
         with contextlib.suppress(*ended):
             await self._answer(reader, writer)
         await _close(writer)
+        self._tasks.discard(task)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; the connection ends with it."""
