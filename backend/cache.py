@@ -117,14 +117,16 @@ def clean_cache(
     """
     removed: list[Entry] = []
     kept: list[Entry] = []
+    freed = 0
     with _alone(root) as is_alone:
         for entry in entries:
-            if excess is not None and sum(one.size for one in removed) >= excess:
+            if excess is not None and freed >= excess:
                 break
             if _is_held(entry, is_alone=is_alone) or not (dry_run or _remove(entry)):
                 kept.append(entry)
             else:
                 removed.append(entry)
+                freed += entry.size
                 on_removed(entry)
     return Cleaned(removed=tuple(removed), kept=tuple(kept))
 
