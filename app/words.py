@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from pathlib import Path
 
 _UNITS = "BKMGTPE"
 
@@ -69,6 +70,12 @@ def short_path(path: str) -> str:
     """Return a path as one would type it here: the name alone for a file in this folder."""
     folder, _, name = path.rpartition("/")
     return name if folder == os.getcwd() and not name.startswith("-") else path  # noqa: PTH109
+
+
+def home_path(path: str) -> str:
+    """Return a path to be read, not typed: what is below the home folder begins with ``~``."""
+    home = str(Path.home())
+    return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path
 
 
 def count(number: int, thing: str, things: str = "") -> str:

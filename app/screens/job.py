@@ -13,7 +13,7 @@ from app.commands import BY_ID, CommandLine
 from app.requests import AttachRequested, CommandRequested, RetryRequested
 from app.screens.view import List, Text, ViewScreen, bindings
 from app.trouble import Trouble, trouble_of_event, without_secrets
-from app.words import duration
+from app.words import duration, home_path
 from backend.errors import UsageError
 from backend.escape import one_line
 from backend.events import Step
@@ -276,7 +276,7 @@ def show_failure(screen: ViewScreen, row: JobRow) -> None:
 
     job = row.job
     title = f"{job.verb} failed: {job.title}"
-    detail = f"sifdeck {shlex.join(job.argv)}\njob #{job.number}  log {job.log}"
+    detail = f"sifdeck {shlex.join(job.argv)}\njob #{job.number}  log {home_path(str(job.log))}"
     failure = row.failure
     trouble = (
         trouble_of_event(failure, title, detail=detail, job=job.number, log=last_lines(job))
