@@ -170,7 +170,7 @@ def _kernel_probes(caller: Caller) -> list[_Probe]:
             title="Kernel overlay",
             work=lambda: _in_namespace(caller, _try_overlay),
             state="limited",
-            follows="fuse-overlayfs is used, which is slower",
+            follows="changes go to disk (TMPDIR) or through fuse-overlayfs, which is slower",
             fix="Linux 6.6 or later; or apt install fuse-overlayfs",
         ),
         _Probe(

@@ -5,8 +5,7 @@ a batch job that hands its part on.  Version 1 where the host still has it and i
 be written to, which is root's alone as a rule.  Only the container goes into the group; the
 launcher and the servers of its files stay outside.
 
-Groups do not vanish by themselves.  A keeper, which outlives a killed launcher for the moment
-that it takes, removes them.
+Groups do not vanish by themselves; see :mod:`backend.runtime.keeper`.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import time
 from dataclasses import dataclass
 
 from backend.errors import LaunchError
+from backend.runtime.keeper import Keeper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ _PREFIX = "sifdeck."
 """Of the groups' names, before the launcher's pid; not a container's name, which runc would use."""
 _REST = "sifdeck.rest"
 """Where processes go that stand in the way: version 2 allows them in leaves of the tree only."""
-_PAUSE_S = 0.01
 _PATIENCE_S = 60.0
-"""How long the keeper waits for the last process of a killed container to be gone."""
+"""How long others may bring processes into a group that we clear out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +147,8 @@ class Groups:
         chosen = choose_groups(limits)
         name = f"{_PREFIX}{os.getpid()}"
         self.doors: list[int] = []
-        self._keeper = _Keeper([f"{hierarchy.folder}/{name}" for hierarchy, _ in chosen])
+        groups = [f"{hierarchy.folder}/{name}" for hierarchy, _ in chosen]
+        self._keeper = Keeper(lambda: _remove(groups))
         try:
             for hierarchy, files in chosen:
                 with _locked(hierarchy.folder):
@@ -175,47 +175,19 @@ class Groups:
         self._keeper.finish()
 
 
-class _Keeper:
-    """A process that removes groups when ours has ended, however it did."""
-
-    def __init__(self, groups: list[str]) -> None:
-        waiting, self._alive = os.pipe()
-        self._pid = os.fork()
-        if self._pid:
-            os.close(waiting)
-            return
+def _remove(groups: list[str]) -> bool:
+    """Remove the groups that are empty by now, and tell whether those were all."""
+    for group in list(groups):
+        folder = os.path.dirname(group)
         try:
-            os.setsid()
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(waiting, 3)
-            for descriptor in range(3):
-                os.dup2(nowhere, descriptor)
-            os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-            os.read(3, 1)  # ends with the last process that has the other side
-            _remove(groups)
-        finally:
-            os._exit(0)
-
-    def finish(self) -> None:
-        os.close(self._alive)
-        with contextlib.suppress(ChildProcessError):  # killed, and collected with the others
-            os.waitpid(self._pid, 0)
-
-
-def _remove(groups: list[str]) -> None:
-    end = time.monotonic() + _PATIENCE_S
-    while groups and time.monotonic() < end:
-        for group in list(groups):
-            folder = os.path.dirname(group)
-            try:
-                with _locked(folder):
-                    with contextlib.suppress(FileNotFoundError):
-                        os.rmdir(group)
-                    _let_back_in(folder)
-            except OSError:  # its last process is just ending
-                continue
-            groups.remove(group)
-        time.sleep(_PAUSE_S if groups else 0)
+            with _locked(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(group)
+                _let_back_in(folder)
+        except OSError:  # its last process is just ending
+            continue
+        groups.remove(group)
+    return not groups
 
 
 @contextlib.contextmanager

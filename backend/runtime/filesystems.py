@@ -7,7 +7,6 @@ wait for them for ever.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import signal
@@ -19,6 +18,7 @@ TYPE_CHECKING = False  # importing typing costs the launcher 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backend.runtime.keeper import Keeper
     from backend.runtime.plan import Plan, Source
 
 _PATIENCE_S = 60.0
@@ -36,10 +36,12 @@ class Servers:
         relay: Which of them copies between the terminals; 0 for none.
         broken: One that the container needs has ended.
         logs: Folder for what talkative ones have to say.
+        keeper: Tidies up what they need on disk; None when that is nothing.
     """
 
     def __init__(self, logs: str) -> None:
         self.logs = logs
+        self.keeper: Keeper | None = None
         self.running: set[int] = set()
         self.relay = 0
         self.broken = False
@@ -106,6 +108,8 @@ class Servers:
         for pid in self.running:
             os.waitpid(pid, 0)
         self.running.clear()
+        if self.keeper:
+            self.keeper.finish()
 
 
 def mount_layer(servers: Servers, layer: Source, target: str, plan: Plan) -> str:
@@ -201,31 +205,92 @@ def mount_overlay(servers: Servers, lowers: Sequence[str], session: str, plan: P
     # Seen from the session: mount(2) takes no more than a page of options, which 60 layers fill.
     os.chdir(session)
     folders = [lower.removeprefix(f"{session}/") for lower in lowers]
-    changes = os.path.relpath(place)
-    options = f"lowerdir={':'.join(folders)},upperdir={changes}/upper,workdir={changes}/work"
+    options = f"lowerdir={':'.join(folders)}"
+    reason = _mount_by_kernel(servers, options, place, session, plan)
+    if not reason:
+        return
+    if not plan["overlayfuse"]:
+        raise LaunchError(
+            "cannot lay a writable layer over the image",
+            why=f"the kernel cannot ({reason}), and there is no fuse-overlayfs",
+            hint="install fuse-overlayfs, or use Linux 6.6 or later; see: sifdeck doctor",
+        )
+    options += f",{_changes(place)},noacl,allow_other"
+    argv = [plan["overlayfuse"], "-f", "-o", options, rootfs]
+    _serve_and_wait(servers, argv, "fuse-overlayfs")
+
+
+def _mount_by_kernel(servers: Servers, options: str, place: str, session: str, plan: Plan) -> str:
+    """Mount the overlay and return an empty text, or why the kernel cannot."""
+    rootfs = f"{session}/bundle/rootfs"
+    # It takes no upper layer from FUSE, nor knows whiteouts of fuse-overlayfs in an ext3.
+    if plan["upper"]["offset"] >= 0 or any(one["kind"] == "ext3" for one in plan["layers"]):
+        return "it takes no ext3 of FUSE"
     try:
-        # Nor does it know the whiteouts that fuse-overlayfs may have left in an ext3.
-        kinds = {layer["kind"] for layer in plan["layers"]}
-        on_fuse = plan["upper"]["offset"] >= 0 or "ext3" in kinds
-        _mount_kernel_overlay(place, rootfs, options, on_fuse=on_fuse)
+        _mount_kernel_overlay(place, rootfs, options)
     except OSError as error:
-        if not plan["overlayfuse"]:
-            raise LaunchError(
-                "cannot lay a writable layer over the image",
-                why=f"the kernel cannot ({error.strerror}), and there is no fuse-overlayfs",
-                hint="install fuse-overlayfs, or use Linux 6.6 or later; see: sifdeck doctor",
-            ) from error
-        options += ",noacl,allow_other"
-        argv = [plan["overlayfuse"], "-f", "-o", options, rootfs]
-        _serve_and_wait(servers, argv, "fuse-overlayfs")
+        if plan["upper"]["path"]:
+            return error.strerror or ""
+    else:
+        return ""
+    try:
+        _mount_kernel_overlay(_place_on_disk(servers, session), rootfs, options)
+    except OSError as error:
+        return error.strerror or ""
+    return ""
 
 
-def _mount_kernel_overlay(place: str, rootfs: str, options: str, *, on_fuse: bool) -> None:
-    if on_fuse:
-        raise OSError(errno.EOPNOTSUPP, "the kernel takes no upper layer from FUSE", rootfs)
-    # Without user xattrs (tmpfs before Linux 6.6) removing a folder of the image fails.
-    os.setxattr(f"{place}/upper", "user.sifdeck", b"")
-    kernel.mount("overlay", rootfs, "overlay", kernel.MS_NODEV, f"{options},userxattr")
+def _mount_kernel_overlay(place: str, rootfs: str, options: str) -> None:
+    data = f"{options},{_changes(place)}{_attributes(f'{place}/upper')}"
+    kernel.mount("overlay", rootfs, "overlay", kernel.MS_NODEV, data)
+
+
+def _changes(place: str) -> str:
+    """Return where changes go, as an option, seen from the session."""
+    folder = os.path.relpath(place)
+    return f"upperdir={folder}/upper,workdir={folder}/work"
+
+
+def _attributes(upper: str) -> str:
+    """Return the option that says in which extended attributes the overlay keeps its notes.
+
+    Without any, removing a folder of the image fails.  A tmpfs has those of users since Linux
+    6.6 only, and those that the machine's root may set since long ago.
+
+    Raises:
+        OSError: The file system has neither for us.
+    """
+    try:
+        os.setxattr(upper, "user.sifdeck", b"")
+    except OSError:
+        os.setxattr(upper, "trusted.sifdeck", b"")
+        return ""
+    return ",userxattr"
+
+
+def _place_on_disk(servers: Servers, session: str) -> str:
+    """Return a place for changes on disk, which is gone when the container is.
+
+    Raises:
+        OSError: The disk has no room for one.
+    """
+    from backend.runtime.keeper import Keeper
+
+    base = os.environ.get("TMPDIR", "")
+    folder = f"{base if base.startswith('/') else '/var/tmp'}/sifdeck-{os.urandom(8).hex()}"
+    servers.keeper = Keeper(lambda: _remove_tree(folder))
+    os.mkdir(folder, 0o700)
+    place = f"{session}/overlay"
+    kernel.bind(folder, place)
+    _make_upper(place)
+    return place
+
+
+def _remove_tree(folder: str) -> bool:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    return not os.path.lexists(folder)
 
 
 def _upper(servers: Servers, session: str, plan: Plan) -> str:
@@ -239,11 +304,15 @@ def _upper(servers: Servers, session: str, plan: Plan) -> str:
     else:
         place = f"{session}/overlay"
         mount_ext3(servers, upper["path"], upper["offset"], place, plan["ext3fuse"], "rw")
+    _make_upper(place)
+    return place
+
+
+def _make_upper(place: str) -> None:
     for name in ("upper", "work"):
         if not os.path.isdir(f"{place}/{name}"):
             os.mkdir(f"{place}/{name}", 0o755)
             os.chown(f"{place}/{name}", 0, 0)
-    return place
 
 
 def _serve_and_wait(servers: Servers, argv: list[str], name: str) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,3 +82,41 @@ def test_why_an_image_is_extracted(busybox: Path, open_folder: Path) -> None:
     assert done.returncode == 0
     assert "/dev/fuse cannot be opened (No such device" in done.stderr
     assert "an administrator can: modprobe fuse" in done.stderr
+
+
+_WITHOUT_XATTRS = ["-e", "trace=setxattr", "-e", "inject=setxattr:error=EOPNOTSUPP:when=1"]
+"""The first look at a tmpfs finds what Linux before 6.6 answers."""
+
+
+def on_old_kernel(who: Somebody, *words: str | Path) -> list[str]:
+    if not shutil.which("strace"):
+        pytest.skip("no strace")
+    argv = ["strace", "-f", "-o", "/dev/null", *_WITHOUT_XATTRS, "-u", who.name]
+    return somebody("root").command([*argv, containers.SIFDECK, *map(str, words)])
+
+
+@pytest.mark.parametrize("name", ["root", WITH_RANGE, WITH_ONE])
+def test_changes_go_to_disk_where_memory_cannot_hold_them(
+    name: str, busybox: Path, open_folder: Path
+) -> None:
+    who = somebody(name)
+    folder = open_folder / f"tmp-{name}"
+    folder.mkdir()
+    shutil.chown(folder, who.uid, who.gid)
+    environment = who.environment() | {"TMPDIR": str(folder)}
+    script = "busybox grep -c '^overlay / overlay' /proc/mounts; rm -r /home && echo ready; cat"
+    command = on_old_kernel(who, "exec", "--fakeroot", busybox, "sh", "-c", script)
+    for is_killed in (False, True):
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd="/"
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"  # by the kernel, not by fuse-overlayfs
+        assert process.stdout.readline() == b"ready\n"
+        assert len(list(folder.iterdir())) == (0 if name == "root" else 1)
+        launcher = containers.members(process.pid)[1]
+        if is_killed:
+            os.kill(launcher.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        containers.wait_until(lambda: list(folder.iterdir()) == [])
