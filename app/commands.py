@@ -461,6 +461,14 @@ ACTIONS: tuple[Action, ...] = (
         footer=7,
     ),
     Action(
+        id="image.extract",
+        keys=("e",),
+        label="Extract",
+        help="Copy the file or folder under the cursor out of the image.",
+        argv=("cp", "{image}:{path}", "{target}"),
+        footer=8,
+    ),
+    Action(
         id="image.push",
         keys=("P",),
         label="Push",

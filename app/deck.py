@@ -602,7 +602,7 @@ class Deck(App[int]):
         if answers is None:
             return
         memory.profile = answers.get("profile", memory.profile)
-        if name := answers["keep"].strip():
+        if (name := answers["keep"].strip()) and not self.desk.readonly:
             await self._keep_profile(name, profile_flags(answers, self._profiles))
         command = form.compose(answers)
         if answers["place"] == BACKGROUND:

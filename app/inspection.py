@@ -45,8 +45,9 @@ def inspect_file(path: Path) -> Pages:
             "Header": header_text(sif.header).splitlines(),
         }
         if sif.of_kind(DataType.OCI_ROOT_INDEX):
-            return {**pages, **image_pages(image_of(sif))}
-        return {**pages, **_native_pages(sif, found)}
+            image = image_of(sif)
+            return {**pages, **image_pages(image), **_attached(sif), **_signatures(sif, image)}
+        return {**pages, **_native_pages(found), **_attached(sif), **_signatures(sif, None)}
 
 
 _KINDS = {"oci-sif": "OCI-SIF", "sif": "native SIF", "data": "data in an OCI-SIF"}
@@ -127,10 +128,8 @@ def _history(config: ImageConfig) -> list[str]:
     return lines or ["(no history)"]
 
 
-def _native_pages(sif: SifFile, found: Inspection) -> Pages:
+def _native_pages(found: Inspection) -> Pages:
     """Return the texts that a native SIF holds beside its file system."""
-    from backend.sif.records import DataType
-
     pages: dict[str, list[str]] = {}
     for name, attribute in _SCRIPTS.items():
         if text := found.attributes.get(attribute):
@@ -140,12 +139,38 @@ def _native_pages(sif: SifFile, found: Inspection) -> Pages:
     if isinstance(scripts, Mapping):
         parts = (f"# {path}\n{script}\n" for path, script in sorted(scripts.items()))
         pages["Env"] = _text("".join(parts).encode("utf-8", "surrogateescape"))
+    return pages
+
+
+def _attached(sif: SifFile) -> Pages:
+    """Return the documents that somebody added to a file of either kind."""
+    from backend.sif.records import DataType
+
+    pages: dict[str, list[str]] = {}
     for kind, name in ((DataType.JSON, "JSON"), (DataType.SBOM, "SBOM")):
         for descriptor in sif.of_kind(kind):
             data = sif.read(descriptor, limit=_MAX_TEXT)
             text = _json(data) if data.lstrip()[:1] in {b"{", b"["} else _text(data)
             pages.setdefault(name, []).extend(text)
     return pages
+
+
+def _signatures(sif: SifFile, image: OciSif | None) -> Pages:
+    """Return who says to have signed what; nothing of it has been checked."""
+    from backend.sif.ocisif import is_cosign
+    from backend.sif.records import DataType
+
+    lines = []
+    for one in sif.of_kind(DataType.SIGNATURE):
+        entity = one.signature().entity.hex().upper()
+        signed = f"{'group' if one.link_is_group else 'object'} {one.link}"
+        by = f"OpenPGP key {entity}" if entity else "a key pair (DSSE)"
+        lines.append(f"{one.id:<4} {signed:12} by {by}, {one.size} bytes")
+    if image:
+        lines += [f"cosign       {one.digest}" for one in image.index.manifests if is_cosign(one)]
+    if not lines:
+        return {"Signatures": ["(not signed)"]}
+    return {"Signatures": [*lines, "", "v  checks them, and what they cover"]}
 
 
 _SCRIPTS = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual import on
 from textual.containers import Horizontal
 
-from app.screens.jobs import job_columns
+from app.screens.jobs import PART_COLUMNS, job_columns, parts_of
 from app.screens.view import List, Text
 from backend.logfile import LogFile
 from widgets.roster import Roster
@@ -40,6 +40,7 @@ class Dock(Horizontal):
             empty=("No jobs yet.",),
             id="dock-jobs",
         )
+        yield List(PART_COLUMNS, key=lambda part: part.key, id="dock-parts")
         yield Text(follow=True, empty="Nothing printed yet.", stamped=True, id="dock-log")
 
     def on_mount(self) -> None:
@@ -56,12 +57,22 @@ class Dock(Horizontal):
         if not self.query("#dock-jobs"):  # it is being built
             return
         self.query_one("#dock-jobs", List).show(self._board.rows)
+        self._show_parts()
         if self._file and self._file.refresh():
             self.query_one(Text).grown()
+
+    def _show_parts(self) -> None:
+        """Show how far each part of the job under the cursor is, while it runs."""
+        row: JobRow | None = self.query_one("#dock-jobs", List).current
+        parts = self.query_one("#dock-parts", List)
+        progress = row.progress if row and row.is_active else None
+        parts.display = progress is not None
+        parts.show(parts_of(progress) if progress else ())
 
     @on(Roster.Highlighted, "#dock-jobs")
     def _show_log(self, event: Roster.Highlighted) -> None:
         event.stop()
+        self._show_parts()
         row: JobRow | None = self.query_one("#dock-jobs", List).current
         path = row.job.log if row else None
         if self._file and self._file.path == path:

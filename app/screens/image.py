@@ -14,6 +14,7 @@ from textual.worker import get_current_worker
 from app.commands import BY_ID, CommandLine
 from app.filetree import FileRow, folder_sizes, read_folder, waste_lines
 from app.inspection import inspect_file
+from app.requests import CommandRequested
 from app.screens.files import Files
 from app.screens.imageactions import ImageActions
 from app.screens.inspector import Inspector
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
     from app.board import Board
     from app.desk import Desk
     from backend.catalog import Image
+
+
+_COPY_S = 900.0
+"""Seconds that copying out of an image may take."""
 
 
 @dataclass
@@ -156,6 +161,30 @@ class ImageScreen(ImageActions):
             path = f"/{os.fsdecode(files.current.path)}"
             return CommandLine(argv=("ls", "-l", short_path(self.image.path), path))
         return BY_ID["images.open"].command(self.subject())
+
+    def action_extract(self) -> None:
+        """Ask where to, and copy what the cursor is on out of the image."""
+        from app.dialogs.prompt import PromptDialog
+
+        files = self.query_one(Files)
+        row = files.current if files.display else None
+        if row is None:
+            self.notify("go to a file first: [ shows the files")
+            return
+        path = os.fsdecode(row.path)
+
+        def answered(target: str | None) -> None:
+            if target:
+                source = f"{short_path(self.image.path)}:/{path}"
+                command = CommandLine(argv=("cp", source, target))
+                self.post_message(
+                    CommandRequested(
+                        command=command, done=f"copied /{path} to {target}", timeout_s=_COPY_S
+                    )
+                )
+
+        name = path.rpartition("/")[2]
+        self.app.push_screen(PromptDialog(f"Copy /{one_line(path)} to", name), answered)
 
     def action_next_tab(self) -> None:
         """Show the next page."""

@@ -120,7 +120,7 @@ class JobsScreen(FilterScreen[JobRow]):
             id="list",
         )
         yield StatusLine(id="detail", classes="pane-title")
-        yield List(_PART_COLUMNS, key=lambda part: part.key, id="parts")
+        yield List(PART_COLUMNS, key=lambda part: part.key, id="parts")
         yield StatusLine(id="total")
 
     def on_mount(self) -> None:
@@ -165,7 +165,9 @@ class JobsScreen(FilterScreen[JobRow]):
         progress = row.progress
         resolved = progress.resolved.platform if progress and progress.resolved else ""
         title = f"#{row.job.number} {row.job.verb} {one_line(row.job.title)}  {resolved}"
-        detail.show(title, f"{row.job.host}" if not row.job.process.is_here else "")
+        process = row.job.process
+        where = f"pid {process.pid}" if process.is_here else f"on {row.job.host}"
+        detail.show(title, where if row.is_active else "")
         parts.show(parts_of(progress, is_active=row.is_active) if progress else ())
         if failure := row.failure:
             total.show(f"FAILED  {one_line(failure.message)}", "e why")
@@ -327,7 +329,7 @@ def job_columns(desk: Desk) -> tuple[Column[JobRow], ...]:
     )
 
 
-_PART_COLUMNS: tuple[Column[Part], ...] = (
+PART_COLUMNS: tuple[Column[Part], ...] = (
     Column(key="name", title="PART", width=20, stretch=True, text=lambda part: part.name),
     Column(
         key="size",

@@ -159,7 +159,7 @@ async def test_on_a_narrow_screen_enter_opens_the_image(app: Deck) -> None:
         assert "OCI-SIF" in page(app)
         inspector = app.screen.query_one(Inspector)
         seen = {inspector.page: page(app)}
-        for _ in range(9):
+        for _ in range(10):
             await pilot.press("right_square_bracket")
             seen[inspector.page] = page(app)
         assert set(seen) == {
@@ -172,6 +172,7 @@ async def test_on_a_narrow_screen_enter_opens_the_image(app: Deck) -> None:
             "Layers",
             "History",
             "Waste",
+            "Signatures",
             "Files",
         }
         assert "OCI.RootIndex" in seen["Descriptors"]
@@ -644,3 +645,17 @@ async def test_a_dialog_has_its_buttons_on_the_smallest_screen(app: Deck, key: s
         button = app.screen.query_one("#go").region
         assert 0 < button.y < 14
         assert button.right <= 60
+
+
+async def test_a_large_screen_shows_the_layers_of_the_job_that_runs(app: Deck, jobs: Path) -> None:
+    write_job(jobs, 1)
+    write_job(jobs, 2, status=None, events=pulling())
+    async with app.run_test(size=(200, 50)) as pilot:
+        await settle(pilot)
+        parts: Any = app.screen.query_one("#dock-parts", List)
+        assert parts.display
+        assert [part.state for part in parts.rows] == ["downloading", "running"]
+        app.screen.query_one("#dock-jobs").focus()
+        await pilot.press("down")
+        await settle(pilot)
+        assert not parts.display

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from textual.widgets import Input
 
 from app.screens.files import Files
 from app.screens.image import ImageScreen
 from app.screens.inspector import Inspector
 from app.screens.view import Text
-from tests.support.decks import make_deck, make_desk, settle
+from tests.support.decks import make_deck, make_desk, settle, until
 from tests.support.images import Entry, directory
 from tests.support.squashed import whiteout, write_sif
 from widgets.status_line import StatusLine
@@ -137,3 +138,32 @@ async def test_what_is_wasted(app: Deck) -> None:
             ["WASTED", "LAYER", "FILE"],
             ["68K", "1", "opt/old"],
         ]
+
+
+async def test_a_file_is_copied_out_of_the_image(app: Deck, tmp_path: Path) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        inspector = await open_page(app, pilot, "Overview")
+        await pilot.press("e")
+        await pilot.pause()
+        assert "go to a file first" in app._notices[-1]
+        while inspector.page != "Files":
+            await pilot.press("left_square_bracket")
+        await settle(pilot)
+        files = app.screen.query_one(Files)
+        assert files.select(b"bin")
+        await pilot.press("enter")
+        await settle(pilot)
+        assert files.select(b"bin/sh")
+        await pilot.press("e")
+        await pilot.pause()
+        assert app.screen.query_one(Input).value == "sh"
+        await pilot.press("enter")
+        copy = tmp_path / "images" / "sh"
+        await until(pilot, copy.exists)
+        await settle(pilot)
+        assert read(copy) == b"s" * 3000
+        assert app._notices[-1] == "copied /bin/sh to sh"
+
+
+def read(path: Path) -> bytes:
+    return path.read_bytes()

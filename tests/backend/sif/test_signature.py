@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.cli.main import main
+from app.inspection import inspect_file
 from backend.errors import UsageError
 from backend.sif.edit import NewObject, edit_sif
 from backend.sif.file import SifFile
@@ -247,3 +248,12 @@ def test_rubbish(tmp_path: Path) -> None:
     for data in (b"", b"{}", b"[", os.urandom(300), b'{"payloadType":"x","payload":"%%%"}'):
         found = check(write(tmp_path / "x.sif", data))
         assert (found.state, bool(found.problems)) == ("bad", True)
+
+
+def test_the_deck_shows_who_says_to_have_signed(tmp_path: Path) -> None:
+    path = tmp_path / "signed.sif"
+    write(path, b"a message")
+    lines = inspect_file(path)["Signatures"]
+    assert "group 1" in lines[0]
+    assert "AB" * 20 in lines[0]
+    assert lines[-1].startswith("v  checks")
