@@ -13,14 +13,15 @@ import struct
 import zlib
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, BinaryIO, Protocol, Self
 
 from backend.assembly import layer_sources
+from backend.copying import copy_range
 from backend.errors import FormatError
 from backend.events import Phase
 from backend.layers.inflate import InflatedLayer
 from backend.oci import media
-from backend.oci.digest import Digest, digest_of
+from backend.oci.digest import Digest, digest_of, digest_of_range
 from backend.oci.image import Descriptor, parse_config, parse_manifest
 from backend.oci.json import dump, load
 from backend.sif.provenance import of_archives
@@ -57,6 +58,9 @@ class Sink(Protocol):
     def stream(self, name: str, chunks: Iterable[bytes]) -> tuple[Digest, int]:
         """Write a file whose name holds ``{}`` for its SHA-256; return digest and size."""
 
+    def copy(self, name: str, file: BinaryIO) -> tuple[Digest, int]:
+        """Do the same with a file's bytes."""
+
 
 class FolderSink:
     """A new folder; a context manager whose ``commit`` gives it its name."""
@@ -89,10 +93,21 @@ class FolderSink:
                 digest.update(chunk)
                 size += len(chunk)
                 out.write(chunk)
-        path = self._staged.path / name.format(digest.hexdigest())
+        return self._named(part, name, Digest(f"sha256:{digest.hexdigest()}")), size
+
+    def copy(self, name: str, file: BinaryIO) -> tuple[Digest, int]:  # noqa: D102
+        size = os.fstat(file.fileno()).st_size
+        part = self._staged.path / "part"
+        with part.open("w+b") as out:
+            copy_range(file.fileno(), out.fileno(), start=0, size=size, at=0)
+            digest = digest_of_range(out.fileno(), 0, size)
+        return self._named(part, name, digest), size
+
+    def _named(self, part: Path, name: str, digest: Digest) -> Digest:
+        path = self._staged.path / name.format(digest.partition(":")[2])
         path.parent.mkdir(parents=True, exist_ok=True)
         part.replace(path)
-        return Digest(f"sha256:{digest.hexdigest()}"), size
+        return digest
 
     def commit(self) -> None:
         """Let the folder appear."""
@@ -147,6 +162,9 @@ class ArchiveSink:
             self._out.seek(end)
         return Digest(f"sha256:{digest.hexdigest()}"), size
 
+    def copy(self, name: str, file: BinaryIO) -> tuple[Digest, int]:  # noqa: D102
+        return self.stream(name, iter(lambda: file.read(_CHUNK), b""))
+
     def commit(self) -> None:
         """End the archive and let it appear."""
         self._write(_TAR_END)
@@ -186,10 +204,14 @@ def write_layout(image: Assembly, sink: Sink, tag: str, report: Report) -> Diges
     sink.add("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     blob = "blobs/sha256/{}"
     if image.has_diff_ids:
-        for index, chunks in _opened(image, report):
-            found = sink.stream(blob, chunks)
-            if found != (image.layers[index].digest, image.layers[index].size):
-                raise FormatError(f"{image.layers[index].digest} has other content")
+        done = 0
+        for index, layer in enumerate(image.layers):
+            with image.open_layer(index) as packed:
+                found = sink.copy(blob, packed)
+            if found != (layer.digest, layer.size):
+                raise FormatError(f"{layer.digest} has other content")
+            done += layer.size
+            report(Phase(name="convert", done=done))
         raw_config, raw_manifest = image.source.raw_config, image.source.raw_manifest
     else:
         raw_config, raw_manifest = _packed(image, sink, blob, report)
@@ -240,18 +262,18 @@ def write_docker_archive(image: Assembly, sink: Sink, name: str, report: Report)
     return digest
 
 
-def _opened(image: Assembly, report: Report) -> Iterator[tuple[int, Iterator[bytes]]]:
+def _opened(image: Assembly, report: Report) -> Iterator[Iterator[bytes]]:
     for index, _ in enumerate(image.layers):
         with image.open_layer(index) as opened:
             chunks = iter(lambda opened=opened: opened.read(_CHUNK), b"")  # type: ignore[misc]
-            yield index, _reported(chunks, report)
+            yield _reported(chunks, report)
 
 
 def _packed(image: Assembly, sink: Sink, blob: str, report: Report) -> tuple[bytes, bytes]:
     """Pack layers that are made as they are read; return configuration and manifest."""
     layers: list[Descriptor] = []
     diff_ids: list[Digest] = []
-    for _, chunks in _opened(image, report):
+    for chunks in _opened(image, report):
         packing = _Packing(chunks)
         digest, size = sink.stream(blob, packing)
         layers.append(Descriptor(media_type=media.OCI_LAYER + "+gzip", digest=digest, size=size))
