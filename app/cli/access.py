@@ -51,6 +51,7 @@ def make_access(values: Mapping[str, object], *, ask: bool = False) -> Access:
 
     from backend.registry.access import DEFAULT_LIBRARY, Access
     from backend.registry.credentials import Credentials, given_login
+    from backend.registry.secret import Secret
     from backend.registry.tls import Trust
     from backend.settings import flag, variable
 
@@ -75,6 +76,7 @@ def make_access(values: Mapping[str, object], *, ask: bool = False) -> Access:
         trust=Trust(ca_cert=Path(str(ca_cert)) if ca_cert else None, insecure=insecure),
         plain_http=bool(values.get("no_https")) or flag("NO_HTTPS") or flag("NOHTTPS"),
         library=str(values.get("library") or variable("LIBRARY") or DEFAULT_LIBRARY),
+        library_token=Secret(variable("LIBRARY_TOKEN") or ""),
     )
 
 

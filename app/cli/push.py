@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Push an image file to a registry.")
 @click.argument("image", type=click.Path(dir_okay=False, path_type=Path))
-@click.argument("uri", metavar="docker://...|oras://...")
+@click.argument("uri", metavar="docker://...|oras://...|library://...")
 @click.option(
     "--layer-format",
     type=click.Choice(["squashfs", "tar", "tar+gzip", "tar+zstd"]),
     help="squashfs: refuse other layers; tar: for Docker and Podman.  [default: as they are]",
 )
+@click.option("--library", metavar="URL", help="The library that library:// means.")
 @access_options
 @json_option
 @job_option("image")
@@ -39,6 +40,7 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
     sifdeck push tools.oci.sif docker://ghcr.io/lab/tools:1.0   # an OCI image
     sifdeck push tools.sif oras://ghcr.io/lab/tools:1.0         # the file as an artifact
     sifdeck push --layer-format tar tools.oci.sif docker://ghcr.io/lab/tools:docker
+    sifdeck push tools.sif library://alice/tools/solver:1.0     # with $SIFDECK_LIBRARY_TOKEN
 
     Blobs that the registry has are not sent again; an upload that is cut goes on.
     """
@@ -48,7 +50,7 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
     from backend.settings import variable
 
     target = parse(uri)
-    if target.transport not in {"docker", "oras"}:
+    if target.transport not in {"docker", "oras", "library"}:
         hint = "copy takes other places; registries are docker:// and oras://"
         raise UsageError(f"{target.transport} transport is not supported for push", hint=hint)
     access = make_access(options)
@@ -76,8 +78,12 @@ async def _push(
     from backend.paths import cache_home
     from backend.reference import Reference
     from backend.registry.push import open_destination
+    from backend.sources.library import push_to_library
     from backend.transfer import copy_image
 
+    if target.transport == "library":
+        _refuse_format(layer_format, target)
+        return await push_to_library(image, target, access, report)
     with scratch_folder(cache_home(), "push") as folder:
         source = _source(image, target, layer_format, folder, report)
         origin = Reference(transport="file", path=str(image))
@@ -89,13 +95,11 @@ async def _push(
 def _source(
     image: Path, target: Reference, layer_format: str, scratch: Path, report: Report
 ) -> StoredImage:
-    from backend.errors import UsageError
     from backend.sources.stored import open_artifact, open_ocisif, require_squashfs
     from backend.sources.tarlayers import convert_to_tar
 
     if target.transport == "oras":
-        if layer_format:
-            raise UsageError("oras:// takes the file as it is, without --layer-format")
+        _refuse_format(layer_format, target)
         return open_artifact(image)
     source = open_ocisif(image)
     if layer_format == "squashfs":
@@ -104,3 +108,10 @@ def _source(
         form: TarFormat = "tar+zstd" if layer_format == "tar+zstd" else "tar+gzip"
         return convert_to_tar(image, scratch, form, report)
     return source
+
+
+def _refuse_format(layer_format: str, target: Reference) -> None:
+    from backend.errors import UsageError
+
+    if layer_format:
+        raise UsageError(f"{target.transport}:// takes the file as it is, without --layer-format")

@@ -11,6 +11,7 @@ from backend.escape import one_line
 from backend.registry.client import RegistryClient
 from backend.registry.credentials import Credentials
 from backend.registry.registries import Registries, load_registries
+from backend.registry.secret import Secret
 from backend.registry.tls import Trust
 from backend.registry.transport import Transport
 
@@ -33,6 +34,7 @@ class Access:
         plain_http: Talk HTTP.
         registries: Mirrors, blocks and short names.
         library: Address of the Sylabs library for ``library://``.
+        library_token: Who we are there; empty for nobody.
     """
 
     credentials: Credentials = field(default_factory=Credentials)
@@ -40,6 +42,7 @@ class Access:
     plain_http: bool = False
     registries: Registries = field(default_factory=load_registries)
     library: str = DEFAULT_LIBRARY
+    library_token: Secret = field(default_factory=lambda: Secret(""))
 
     def client(self) -> RegistryClient:
         """Return a client, to be used as an async context manager."""

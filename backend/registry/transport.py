@@ -15,7 +15,7 @@ import os
 import socket
 import ssl
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpcore
 import httpx
@@ -26,7 +26,7 @@ from backend.registry.tls import Trust, certificate_folders, make_context, plain
 from backend.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
     from typing import Self
 
 _log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ _FOREVER_S = 1e9
 _READ_SIZE = 512 << 10
 """httpcore reads 64 KiB at a time, which costs three times the CPU for large layers."""
 
-Content = bytes | None
+Content: TypeAlias = "bytes | AsyncIterable[bytes] | None"
 
 
 class PlainHttpError(NetworkError):

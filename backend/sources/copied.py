@@ -16,11 +16,12 @@ from backend.convert import Target, convert_image
 from backend.errors import UsageError
 from backend.oci.digest import parse_digest
 from backend.oci.source import resolve
-from backend.pull import remembered_source
+from backend.pull import pull_image, remembered_source
 from backend.reference import Reference
 from backend.registry.push import open_destination
 from backend.sif.inspection import inspect_file
 from backend.sources.daemon import load_image
+from backend.sources.library import push_to_library
 from backend.sources.siffile import SIF_TRANSPORTS, fetch_sif
 from backend.sources.stored import open_artifact, open_ocisif
 from backend.sources.written import LayoutDestination, archive_destination
@@ -50,7 +51,7 @@ async def copy_between(
 
     Args:
         origin: Where it is.
-        target: In a registry, a layout, an archive or a Docker daemon.
+        target: In a registry, a layout, an archive, a Docker daemon or a library.
         options: How to get at registries, and whether an archive may be replaced.
         platform: The one to copy; None for all, where the target can hold several.
         report: Gets the progress.
@@ -59,6 +60,8 @@ async def copy_between(
         UsageError: Nothing can be written to a place like ``target``.
         BackendError: Something went wrong on the way.
     """
+    if target.transport == "library":
+        return await _into_library(origin, target, options, report)
     if target.transport == "docker-daemon":
         return await _into_daemon(origin, target, options, platform=platform, report=report)
     if origin.transport in SIF_TRANSPORTS:
@@ -126,6 +129,19 @@ async def _by_a_layout(
         await asyncio.to_thread(convert_image, origin, layout, options, report)
         made = Reference(transport="oci", path=str(layout.path), tag=layout.tag)
         return await copy_between(made, target, options, platform=None, report=report)
+
+
+async def _into_library(
+    origin: Reference, target: Reference, options: PullOptions, report: Report
+) -> Digest:
+    """Copy a SIF file into a library; of other images one is made."""
+    with _scratch(options) as folder:
+        if origin.transport in SIF_TRANSPORTS:
+            path = await _fetch(origin, options, report)
+        else:
+            path = folder / "image.oci.sif"
+            await asyncio.to_thread(pull_image, origin, path, options, report)
+        return await push_to_library(path, target, options.access, report)
 
 
 @contextlib.contextmanager

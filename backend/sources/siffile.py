@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from backend.copying import copy_range
 from backend.errors import FormatError, NetworkError, NotFoundError
@@ -20,22 +17,18 @@ from backend.escape import one_line
 from backend.events import Phase, Resolved
 from backend.masking import mask_url
 from backend.oci import media
-from backend.oci.digest import digest_of_range, parse_digest
+from backend.oci.digest import digest_of_range
 from backend.oci.image import Descriptor, parse_manifest
-from backend.oci.json import load
-from backend.registry.client import blob_bytes
 from backend.registry.memory import Remembering, memory_of
 from backend.registry.retry import ATTEMPTS, wait_before
 from backend.registry.session import problem
-from backend.registry.transport import read_body
 from backend.sif.file import SifFile
 from backend.sif.ocisifwriter import WrittenImage
+from backend.sources.library import fetch_from_library
 from backend.staging import StagedFile
 from backend.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
     from backend.events import Report
     from backend.oci.platform import Platform
     from backend.oci.source import RawManifest, Source
@@ -46,15 +39,6 @@ if TYPE_CHECKING:
 SIF_TRANSPORTS = frozenset({"oras", "http", "https", "library", "file"})
 _SIF_LAYERS = frozenset({media.SIF_LAYER, "appliciation/vnd.sylabs.sif.layer.tar"})
 """The second is what SingularityCE wrote in its first years, letter by letter."""
-_MAX_ANSWER = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """What is asked of a library."""
-
-    reference: Reference
-    platform: Platform
 
 
 async def fetch_sif(
@@ -95,9 +79,9 @@ async def fetch_sif(
                 source = Remembering(client, memory)
                 path = await _from_registry(source, reference, cache, report)
         case "library":
-            async with access.client() as client:
-                request = _Request(reference=reference, platform=platform)
-                path = await _from_library(client, request, access.library, cache, report)
+            path = await fetch_from_library(
+                reference, access, platform=platform, cache=cache, report=report
+            )
         case "http" | "https":
             async with access.client() as client:
                 path = await _from_web(client, reference.path, cache, report)
@@ -140,66 +124,6 @@ def sif_layer(raw: RawManifest, reference: Reference) -> Descriptor:
         docker = str(reference).replace("oras://", "docker://", 1)
         raise FormatError(f"{reference} holds no SIF file", hint=f"try {docker}")
     return layers[0]
-
-
-class _LibrarySource:
-    """The download interface of a Sylabs library, for one file."""
-
-    def __init__(self, client: RegistryClient, url: str) -> None:
-        self._client = client
-        self._url = url
-
-    async def stream_blob(
-        self, reference: Reference, descriptor: Descriptor, offset: int = 0
-    ) -> AsyncGenerator[bytes]:
-        """Yield the file's bytes from ``offset`` on."""
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
-        async with self._client.session.transport.open("GET", self._url, headers) as response:
-            what = str(reference)
-            async with aclosing(blob_bytes(response, descriptor, offset, what=what)) as chunks:
-                async for chunk in chunks:
-                    yield chunk
-
-    def local_file(self, descriptor: Descriptor) -> Path | None:  # noqa: ARG002  (protocol)
-        """Return None."""
-        return None
-
-
-async def _from_library(
-    client: RegistryClient, request: _Request, library: str, cache: Path, report: Report
-) -> Path:
-    """Fetch an image of a Sylabs library; the hash that the library names must be right."""
-    reference, platform = request.reference, request.platform
-    target = f"{_library_name(reference)}?arch={quote(platform.architecture)}"
-    base = library.rstrip("/")
-    headers = {"Accept": "application/json"}
-    url = f"{base}/v1/images/{target}"
-    async with client.session.transport.open("GET", url, headers) as response:
-        if response.status_code == 404:
-            raise NotFoundError(
-                f"the library has no {reference} for {platform}",
-                why=f"it was asked at {mask_url(library)}",
-            )
-        if response.status_code != 200:
-            raise await problem(response, str(reference))
-        answer = load(await read_body(response, _MAX_ANSWER), "the library's answer").need("data")
-    digest = parse_digest(answer.need("hash").text().replace("sha256.", "sha256:", 1))
-    found = Descriptor(media_type=media.SIF_LAYER, digest=digest, size=answer.need("size").size())
-    report(
-        Resolved(reference=str(reference), digest=digest, platform=str(platform), total=found.size)
-    )
-    source = _LibrarySource(client, f"{base}/v1/imagefile/{target}")
-    return await Store(cache).fetch(source, reference, found, role="sif", index=0, report=report)
-
-
-def _library_name(reference: Reference) -> str:
-    """Return ``entity/collection/container:tag`` with what a short name leaves out."""
-    parts = reference.name.split("/")
-    if len(parts) == 1:
-        parts = ["library", "default", *parts]
-    elif len(parts) == 2:
-        parts.insert(1, "default")
-    return quote(f"{'/'.join(parts)}:{reference.tag or 'latest'}", safe="/:")
 
 
 async def _from_web(client: RegistryClient, url: str, cache: Path, report: Report) -> Path:

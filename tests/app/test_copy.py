@@ -37,6 +37,7 @@ from tests.support.images import (
     layer,
     write_layout,
 )
+from tests.support.library import TOKEN, serve_library
 from tests.support.registry import PASSWORD, USER
 from tests.support.sifs import partition, sif
 from tests.support.tokens import grant, token_registry
@@ -579,6 +580,44 @@ def test_library(registry: Registry, here: Path, monkeypatch: pytest.MonkeyPatch
         (here / "v1/imagefile/lab/default/tool:2.0").write_bytes(bytes(len(data)))
         monkeypatch.setenv("SIFDECK_CACHE_DIR", str(here / "other-cache"))
         assert run("pull", "c.sif", "library://lab/tool:2.0") == ExitCode.VERIFICATION
+
+
+def test_into_a_library_and_back(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    registry.push(make("shelf"), "copy/shelf")
+    source = f"docker://{registry.host}/copy/shelf"
+    assert run("pull", "a.sif", source) == 0
+    assert run("pull", "--native", "n.sif", source) == 0
+    with serve_library() as library:
+        monkeypatch.setenv("SIFDECK_LIBRARY", library.url)
+        place = "library://alice/tools/solver"
+        assert run("push", "a.sif", f"{place}:1") == ExitCode.AUTHENTICATION
+        assert "set SIFDECK_LIBRARY_TOKEN" in capfd.readouterr().err
+        monkeypatch.setenv("SIFDECK_LIBRARY_TOKEN", "wrong")
+        assert run("push", "a.sif", f"{place}:1") == ExitCode.AUTHENTICATION
+        monkeypatch.setenv("SIFDECK_LIBRARY_TOKEN", TOKEN)
+        assert run("push", "a.sif", f"{place}:1") == 0
+        assert run("push", "--library", library.url, "n.sif", f"{place}:native") == 0
+        assert library.uploads == 2
+        assert run("push", "a.sif", f"{place}:again") == 0  # the file is there
+        assert library.uploads == 2
+        assert run("copy", "n.sif", "library://alice/tools/other:1") == 0
+        assert run("copy", source, "library://alice/tools/made:1") == 0
+        assert {name for _, name in library.places} == {
+            *("alice", "alice/tools", "alice/tools/solver", "alice/tools/other"),
+            "alice/tools/made",
+        }
+        for tag, original in (("1", "a.sif"), ("again", "a.sif"), ("native", "n.sif")):
+            assert run("pull", "-F", "b.sif", f"{place}:{tag}") == 0
+            assert sif_digest("b.sif") == sif_digest(original)
+        assert run("pull", "c.sif", "library://alice/tools/made:1") == 0
+        assert sif_digest("c.sif") == sif_digest("a.sif")
+        capfd.readouterr()
+        for text in ("library://alice/solver:1", "library://solver"):
+            assert run("push", "a.sif", text) == ExitCode.USAGE
+            assert "library://ENTITY/COLLECTION/NAME" in capfd.readouterr().err
+        assert run("push", "--layer-format", "tar", "a.sif", place) == ExitCode.USAGE
 
 
 def test_docker_daemon(
