@@ -166,11 +166,17 @@ class Locator:
             for entry in self._left
             if entry[1].keyword == keyword and (not stage or entry[0] in {"", stage.lower()})
         ]
-        same = [entry for entry in close if entry[1].text == wanted]
+        same = [entry for entry in close if _is_same(entry[1], wanted)]
         for entry in (same or close)[:1]:
             self._left.remove(entry)
             return entry[1]
         return None
+
+
+def _is_same(instruction: Instruction, text: str) -> bool:
+    """Tell whether a builder means an instruction; behind a heredoc it tells of its text."""
+    heredoc = instruction.heredocs and text.startswith(f"{instruction.text} (")
+    return heredoc or text == instruction.text
 
 
 def parse_dockerfile(text: str, arguments: Mapping[str, str] | None = None) -> Dockerfile:

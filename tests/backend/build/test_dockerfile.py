@@ -98,6 +98,13 @@ class TestLocator:
         assert [line_of(locator, text) for text in ("RUN make", "RUN  make", "RUN x")] == [2, 4, 3]
         assert line_of(locator, "RUN make") == 0
 
+    def test_a_heredoc_is_told_with_its_text(self) -> None:
+        text = "FROM a\nRUN x\nRUN <<EOF\nmake\nEOF\nRUN <<END\nclean\nEND\n"
+        locator = Locator(parse_dockerfile(text).stages)
+        assert line_of(locator, "RUN <<END (clean)") == 6
+        assert line_of(locator, "RUN <<EOF (make)") == 3
+        assert line_of(locator, "RUN x (y)") == 2  # no more than a guess
+
     def test_its_stage_tells_it_from_the_same_elsewhere(self) -> None:
         text = "FROM a AS one\nRUN make\nFROM b AS two\nRUN make\n"
         locator = Locator(parse_dockerfile(text).stages)
