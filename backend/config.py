@@ -79,6 +79,7 @@ class Config:
     limits: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     profiles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     commands: tuple[CustomCommand, ...] = ()
 
 
@@ -156,6 +157,13 @@ SETTINGS: Mapping[str, Setting] = {
         schema={"type": "object", "additionalProperties": _TEXT},
         help="Id of an action (sifdeck keys lists them) to its keys, with commas between.",
     ),
+    "columns": Setting(
+        schema={
+            "type": "object",
+            "properties": dict.fromkeys(("images", "registries", "jobs", "running"), _TEXTS),
+        },
+        help="Columns of a view's list, in order, as the sort dialog calls them.",
+    ),
     "profiles": Setting(
         schema={"type": "object", "additionalProperties": _TEXTS},
         help="Flags of run under a name, as gpu = ['--nv', '--bind', '/data']: run --profile gpu.",
@@ -191,7 +199,7 @@ def load_config(user: Path, site: Path) -> Config:
     values = {**theirs, **ours}
     for name in ("folders", "registries", "commands"):
         values[name] = (*theirs.get(name, ()), *ours.get(name, ()))
-    for name in ("limits", "keys", "profiles"):
+    for name in ("limits", "keys", "profiles", "columns"):
         values[name] = {**theirs.get(name, {}), **ours.get(name, {})}
     config = Config(**values)
     return replace(config, readonly=True) if theirs.get("readonly") else config
@@ -274,8 +282,8 @@ def _converted(name: str, value: Any) -> Any:  # noqa: ANN401  (checked against 
         return parse_size(value)
     if name == "commands":
         return tuple(_command(table) for table in value)
-    if name == "profiles":
-        return {profile: tuple(flags) for profile, flags in value.items()}
+    if name in {"profiles", "columns"}:
+        return {key: tuple(words) for key, words in value.items()}
     return tuple(value) if isinstance(value, list) else value
 
 

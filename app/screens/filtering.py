@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from app.screens.view import ViewScreen
+from backend.config import nearest
 
 if TYPE_CHECKING:
-    from widgets.roster import Roster
+    from collections.abc import Sequence
+
+    from widgets.roster import Column, Roster
 
 Row = TypeVar("Row")
 
@@ -19,6 +22,20 @@ class FilterScreen(ViewScreen, Generic[Row]):
     def roster(self) -> Roster[Row]:
         """The main list."""
         raise NotImplementedError
+
+    def columns(self, known: Sequence[Column[Row]]) -> Sequence[Column[Row]]:
+        """Return the columns that the settings ask for, else all; say which there are not."""
+        wanted = self.desk.config.columns.get(self.VIEW)
+        if not wanted:
+            return known
+        by_name = {column.key: column for column in known}
+        for name in wanted:
+            if name not in by_name:
+                self.notify(
+                    f"[columns]: {self.VIEW} has no column {name!r}{nearest(name, by_name)}",
+                    severity="warning",
+                )
+        return [by_name[name] for name in wanted if name in by_name] or known
 
     @property
     def filtered(self) -> Roster[Any]:

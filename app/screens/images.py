@@ -90,7 +90,7 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
         with Horizontal(id="panes"):
             yield Sources(id="sources")
             yield List(
-                _columns(self.desk, lambda image: image.path in self._in_use),
+                self.columns(_columns(self.desk, lambda image: image.path in self._in_use)),
                 key=lambda image: image.path,
                 empty=("Reading the images ...",),
                 marks=True,

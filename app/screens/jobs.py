@@ -113,7 +113,7 @@ class JobsScreen(FilterScreen[JobRow]):
         """Return the list and the detail."""
         yield StatusLine(id="summary")
         yield List(
-            job_columns(self.desk),
+            self.columns(job_columns(self.desk)),
             key=lambda row: row.job.number,
             empty=("No jobs yet.", "", "p    pull an image: that is a job"),
             marks=True,

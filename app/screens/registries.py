@@ -108,7 +108,9 @@ class RegistriesScreen(FilterScreen[Tag]):
             )
             with Vertical():
                 yield List(
-                    _tag_columns(self.desk, self._have, lambda tag: self._seen.get(tag.digest)),
+                    self.columns(
+                        _tag_columns(self.desk, self._have, lambda tag: self._seen.get(tag.digest))
+                    ),
                     key=lambda tag: tag.name,
                     marks=True,
                     id="list",

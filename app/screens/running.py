@@ -62,7 +62,7 @@ class RunningScreen(FilterScreen[Instance]):
         """Return the list."""
         yield StatusLine(id="summary")
         yield List(
-            _columns(self.desk),
+            self.columns(_columns(self.desk)),
             key=lambda one: one.record.name,
             empty=(
                 "No container runs in the background.",

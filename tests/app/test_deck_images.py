@@ -14,6 +14,7 @@ from app.dialogs.fill import FillDialog
 from app.screens.registries import RegistriesScreen
 from app.screens.sources import Sources
 from app.screens.view import List
+from backend.config import Config
 from backend.journal import note_check, note_run
 from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, until, write_job
 from tests.support.imagefiles import write_ocisif
@@ -71,13 +72,6 @@ async def test_trust_and_use_have_columns(app: Deck, folder: Path) -> None:
         ]  # fmt: skip
 
 
-async def test_a_narrow_list_keeps_trust_and_drops_use(app: Deck) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settle(pilot)
-        header = roster(app).render_line(0).text
-        assert header.split() == ["IMAGE", "TAG", "FORMAT", "SIZE", "AGE^", "TRUST"]
-
-
 async def test_a_choice_of_images_is_shown_and_left(app: Deck, folder: Path) -> None:
     note_check(str(folder / "tools_latest.oci.sif"), "damaged")
     async with app.run_test(size=(80, 24)) as pilot:
@@ -85,16 +79,13 @@ async def test_a_choice_of_images_is_shown_and_left(app: Deck, folder: Path) -> 
         await pilot.press("O", "f")
         await settle(pilot)
         assert names(app) == {"tools_latest.oci.sif"}
+        header = roster(app).render_line(0).text
+        assert header.split() == ["IMAGE", "TAG", "FORMAT", "SIZE", "AGE^", "TRUST"]
         summary = app.screen.query_one("#summary", StatusLine)
         assert "1 image (failed verify)" in summary.text
         await pilot.press("escape")
         await settle(pilot)
         assert len(names(app)) == 5
-
-
-async def test_a_choice_without_images_says_so(app: Deck) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settle(pilot)
         await pilot.press("O", "g")  # > 1G
         await settle(pilot)
         assert names(app) == set()
@@ -126,28 +117,23 @@ async def test_a_wide_screen_has_the_choices_beside_the_list(folder: Path, tmp_p
         assert not sources.display
 
 
-@pytest.mark.parametrize("name", ["list.csv", "list.json"])
-async def test_the_list_is_saved_as_it_is_shown(app: Deck, folder: Path, name: str) -> None:
-    async with app.run_test(size=(80, 24)) as pilot:
-        await settle(pilot)
-        await pilot.press("slash", *"lab", "enter", "S")
-        app.screen.query_one(Input).value = name
-        await pilot.press("enter")
-        await settle(pilot)
-    text = (folder / name).read_text()
-    rows = json.loads(text) if name.endswith("json") else list(csv.DictReader(text.splitlines()))
-    assert {row["name"] for row in rows} == {"ghcr.io/lab/cfd-solver", "quay.io/lab/tools"}
-    assert {row["trust"] for row in rows} == {"source"}
-
-
-async def test_saving_overwrites_nothing(app: Deck, folder: Path) -> None:
+async def test_the_list_is_saved_as_it_is_shown(app: Deck, folder: Path) -> None:
     (folder / "images.csv").write_text("mine")
     async with app.run_test(size=(80, 24)) as pilot:
         await settle(pilot)
-        await pilot.press("S", "enter")
+        await pilot.press("slash", *"lab", "enter", "S", "enter")
         await settle(pilot)
         assert any("cannot write" in one for one in app._notices)
+        for name in ("list.csv", "list.json"):
+            await pilot.press("S")
+            app.screen.query_one(Input).value = name
+            await pilot.press("enter")
+            await settle(pilot)
     assert (folder / "images.csv").read_text() == "mine"
+    table = list(csv.DictReader((folder / "list.csv").read_text().splitlines()))
+    for rows in (table, json.loads((folder / "list.json").read_text())):
+        assert {row["name"] for row in rows} == {"ghcr.io/lab/cfd-solver", "quay.io/lab/tools"}
+        assert {row["trust"] for row in rows} == {"source"}
 
 
 def started_by(app: Deck, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
@@ -287,3 +273,12 @@ async def test_images_that_come_and_go_are_noticed(app: Deck, folder: Path) -> N
         (folder / "other.sif").unlink()
         await until(pilot, lambda: "other.sif" not in names(app))
         await settle(pilot)
+
+
+async def test_columns_are_those_of_the_settings(folder: Path, tmp_path: Path) -> None:
+    config = Config(columns={"images": ("used", "name", "sise")})
+    app = make_deck(make_desk(folder, state=tmp_path / "state", config=config))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        assert roster(app).render_line(0).text.split() == ["USED", "IMAGE"]
+        assert "images has no column 'sise'; did you mean 'size'?" in " ".join(app._notices)
