@@ -136,7 +136,7 @@ class Deck(App[int]):
         self.desk = desk
         self.board = Board(desk.jobs)
         self.board.looked_at = set(desk.memory.failures)
-        self._ended = 0
+        self._ended: int | None = None
         self._profiles = dict(desk.config.profiles)
         self._watch: Watch | None = None
         self._looks_soon = False
@@ -261,9 +261,9 @@ class Deck(App[int]):
         self.board.refresh()
         active = self.board.active
         ended = len(self.board.rows) - len(active)
-        if ended != self._ended:
-            self._ended = ended
+        if self._ended not in {None, ended}:
             self._measure()
+        self._ended = ended
         if self._watch:
             self._watch.follow(row.job.number for row in active)
         for screen in self.screen_stack:

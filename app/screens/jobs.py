@@ -275,6 +275,8 @@ def _progress_text(row: JobRow) -> str:
         return ""
     if not row.job.process.is_here:
         return f"on {row.job.host}"  # nobody here can know how far it is
+    if row.state == "queued" and row.job.after:
+        return f"after {' '.join(f'#{number}' for number in row.job.after)}"
     if progress is None:
         return ""
     fraction = progress.fraction
