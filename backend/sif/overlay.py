@@ -98,6 +98,8 @@ def create_overlay(path: Path, new: NewOverlay) -> None:
         image = image_of(sif) if sif.of_kind(DataType.OCI_ROOT_INDEX) else None
         if image is None:
             _check_native(sif)
+        elif image.is_data_container:
+            raise UsageError(f"{one_line(str(path))} holds data, which has no overlay")
         elif image.layers and image.layers[-1].is_overlay:
             raise _exists()
     if image is None:

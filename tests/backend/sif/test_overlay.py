@@ -22,6 +22,7 @@ from backend.sif.file import SifFile
 from backend.sif.inspection import inspect_file
 from backend.sif.ocisif import read_ocisif
 from backend.sif.overlay import NewOverlay, create_overlay, seal_overlay, sync_overlay
+from backend.sif.packing import package_data
 from backend.sif.records import DataType, PartitionKind
 from backend.sif.verification import verify_blobs
 from backend.squashfs.inode import Kind
@@ -316,6 +317,16 @@ def test_a_signature_of_the_file_stays_and_the_user_is_told(
     error = capsys.readouterr().err
     assert "cannot add overlay to a signed image" in error
     assert "WARNING" not in error
+
+
+def test_a_data_container_gets_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    path = tmp_path / "data.sif"
+    package_data(tmp_path / "file", path)
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="holds data"):
+        create_overlay(path, SMALL)
+    assert path.read_bytes() == before
 
 
 def test_image_without_an_overlay(image: Path) -> None:
