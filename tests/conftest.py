@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.registry import locked_registry, registry
 
@@ -12,6 +13,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["clean_home", "locked_registry", "registry"]  # fixtures for every test
+
+# A busy machine is no failure, and what passes once passes again: the same examples each time.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("steady")
 
 _FOREIGN = ("SIFDECK_", "SINGULARITY", "APPTAINER", "XDG_", "DOCKER_", "REGISTRY_", "CONTAINERS_")
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "BUILDKIT_HOST", "TMUX")

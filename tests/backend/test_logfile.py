@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.logfile import LINE_LIMIT, LogFile, StepLines
@@ -87,7 +87,7 @@ def test_lines_are_found_across_blocks(log: LogFile, path: Path) -> None:
 
 
 @given(data=st.binary(max_size=300), more=st.binary(max_size=300))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@settings(max_examples=50)
 def test_any_bytes_are_lines(path: Path, data: bytes, more: bytes) -> None:
     path.write_bytes(data)
     with LogFile(path) as log:

@@ -133,7 +133,7 @@ class TestSaved:
         with pytest.raises(FormatError):
             write_saved(OneWay(whole[: len(whole) // 2]), tmp_path / "x")
 
-    @settings(deadline=None, max_examples=60)  # each writes a folder
+    @settings(max_examples=60)  # each writes a folder
     @given(junk=st.binary(max_size=2048), place=st.integers(min_value=0, max_value=20_000))
     def test_any_bytes_are_taken_or_refused(self, junk: bytes, place: int) -> None:
         data = old_archive(FIRST)

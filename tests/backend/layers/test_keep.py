@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 
 from backend.errors import FormatError
 from backend.events import Event, Phase
@@ -72,8 +72,6 @@ def test_every_case_comes_out_as_squashed(name: str, tmp_path: Path) -> None:
 
 @settings(
     max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(layers=STACKS)
 def test_random_stacks_come_out_as_squashed(layers: list[list[Entry]], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backend.errors import FormatError, VerificationError
@@ -199,9 +199,7 @@ ENTRIES = st.one_of(
 STACKS = st.lists(st.lists(ENTRIES, max_size=6), min_size=1, max_size=4)
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200)
 @given(layers=STACKS)
 def test_random_stacks_come_out_as_the_rules_say(layers: Layers, tmp_path: Path) -> None:
     image = tmp_path / "random.sqfs"

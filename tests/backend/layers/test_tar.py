@@ -433,7 +433,7 @@ def test_error_texts_are_fit_for_a_terminal() -> None:
     assert "\n" not in caught.value.message
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=3000))
 def test_any_bytes_parse_or_are_refused(data: bytes) -> None:
     try:
@@ -455,7 +455,7 @@ VALID = b"".join(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(
         st.tuples(st.integers(0, len(VALID) - 1), st.binary(min_size=1, max_size=12)), max_size=4

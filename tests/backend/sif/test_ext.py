@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import FormatError
@@ -85,7 +85,6 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make(tmp_path_factory.mktemp("ext"), "-t", "ext2", "-b", "1024")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     changes=st.lists(
         st.tuples(st.integers(1024, 600_000), st.binary(min_size=1, max_size=8)), max_size=6

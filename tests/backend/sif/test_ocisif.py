@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import ExistsError, FormatError, SpaceError
@@ -262,7 +262,6 @@ def test_layer_size_that_differs_from_its_descriptor(tmp_path: Path) -> None:
         read_ocisif(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     documents=st.lists(
         st.recursive(

@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import BackendError, FormatError, NotFoundError
@@ -120,13 +120,11 @@ def test_what_is_no_file(tmp_path: Path) -> None:
             SifFile(path)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.binary(max_size=700))
 def test_any_bytes_are_a_file_or_a_format_error(tmp_path: Path, data: bytes) -> None:
     read_all(write(tmp_path / "x.sif", data))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     changes=st.lists(
         st.tuples(

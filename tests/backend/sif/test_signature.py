@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.cli.main import main
@@ -221,7 +221,6 @@ def test_command(
     assert "neither digests nor signatures" in capsys.readouterr().err
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     document=st.recursive(
         st.none() | st.integers(-1, 5) | st.sampled_from(["sha256:00", "blake2s-256:1", "x", ""]),

@@ -12,7 +12,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.errors import FormatError
@@ -316,7 +316,6 @@ def read_all(data: bytes) -> None:
         os.close(fd)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
     name=st.sampled_from(["gzip", "xz", "lzma", "lz4", "zstd"]),
     changes=st.lists(
@@ -334,7 +333,6 @@ def test_any_damage_is_a_format_error(
     read_all(bytes(data[: max(96, len(data) - (cut if cut > 4000 else 0))]))
 
 
-@settings(deadline=None)
 @given(data=st.binary(max_size=300), name=st.sampled_from(range(8)))
 def test_any_bytes_are_a_format_error(data: bytes, name: int) -> None:
     read_all(data)
