@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import hashlib
 import json
 import socket
 import threading
@@ -13,9 +15,12 @@ import pytest
 
 from backend.errors import BackendError, FormatError
 from backend.events import ignore
+from backend.oci.platform import host_platform
 from backend.pull import PullOptions, _Download, cached_image, pull_image
 from backend.reference import parse
+from backend.sif.contents import ImageTree
 from tests.support import images
+from tests.support.flaky import Fault, flaky_proxy
 from tests.support.images import Entry, layer
 
 if TYPE_CHECKING:
@@ -85,6 +90,72 @@ def test_each_blob_is_downloaded_once(registry: Registry, tmp_path: Path) -> Non
     for blob in made.blobs:
         asked = registry.requests_for(f'"GET /v2/pull/once/blobs/{blob}')
         assert len(asked) == 1, asked
+
+
+PLAIN = "application/vnd.oci.image.layer.v1.tar"
+FILES = layer(Entry(name="a", data=b"x"))
+DOCKERS_EMPTY = bytes.fromhex("1f8b080000096e8800ff621805a360148c5800080000ffff2eafb5ef00040000")
+"""The layer of instructions that change nothing, as Docker wrote it for years."""
+
+
+def name_of(data: bytes, algorithm: str = "sha256") -> str:
+    return f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}"
+
+
+@pytest.mark.registry
+@pytest.mark.parametrize(
+    ("kind", "packed", "plain", "algorithm"),
+    [
+        (PLAIN, b"", b"", "sha256"),
+        (f"{PLAIN}+gzip", b"", b"", "sha256"),
+        (f"{PLAIN}+gzip", gzip.compress(bytes(1024)), bytes(1024), "sha256"),
+        (f"{PLAIN}+gzip", DOCKERS_EMPTY, bytes(1024), "sha256"),
+        (f"{PLAIN}+gzip", gzip.compress(FILES), FILES, "sha512"),
+    ],
+    ids=["nothing", "nothing called gzip", "no files", "docker", "sha512"],
+)
+def test_layers_that_are_seldom(
+    kind: str, packed: bytes, plain: bytes, algorithm: str, registry: Registry, tmp_path: Path
+) -> None:
+    config = json.dumps(
+        {
+            "architecture": host_platform().architecture,
+            "os": "linux",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [name_of(plain)]},
+        }
+    ).encode()
+
+    def describe(media_type: str, data: bytes) -> dict[str, object]:
+        digest = registry.push_blob("pull/seldom", data, name_of(data, algorithm))
+        return {"mediaType": media_type, "size": len(data), "digest": digest}
+
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": describe("application/vnd.oci.image.config.v1+json", config),
+        "layers": [describe(kind, packed)],
+    }
+    data = json.dumps(manifest).encode()
+    registry.put_manifest("pull/seldom", "x", data, str(manifest["mediaType"]))
+    reference = parse(f"docker://{registry.host}/pull/seldom:x")
+    made = pull_image(reference, tmp_path / "x.sif", PullOptions(cache=tmp_path / "c"), ignore)
+    with ImageTree(made.path) as tree:
+        found = [path for path, _ in tree.layers[0].walk()]
+    assert [path for path in found if path.strip(b"/")] == ([b"a"] if plain is FILES else [])
+
+
+@pytest.mark.registry
+def test_headers_of_a_proxy_change_no_byte(registry: Registry, tmp_path: Path) -> None:
+    """Object stores label layers as gzip-encoded, which they are; httpx would unpack them."""
+    registry.push(images.image([FILES]), "pull/labelled")
+    faults = Fault(path="GET", kind="headers", times=100, headers={"content-encoding": "gzip"})
+    with flaky_proxy(registry.host, faults) as proxy:
+        for number, host in enumerate((registry.host, proxy.host)):
+            reference = parse(f"docker://{host}/pull/labelled")
+            options = PullOptions(cache=tmp_path / host, recorded="docker://x")
+            pull_image(reference, tmp_path / f"{number}.sif", options, ignore)
+    assert (tmp_path / "0.sif").read_bytes() == (tmp_path / "1.sif").read_bytes()
 
 
 @pytest.mark.registry
