@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 
 from backend.cachefolder import cache_place
-from backend.runtime import namespaces
 from backend.runtime.identity import User, identify
 
 TYPE_CHECKING = False  # importing typing costs a start of a container 5 ms
@@ -46,6 +45,8 @@ def _stamp(caller: Caller) -> str:
 
 
 def _try(caller: Caller) -> str:
+    from backend.runtime import namespaces  # with ctypes, which a start can do without
+
     identity = identify(caller, User(uid=0, gid=0))
     reading, writing = os.pipe()
     pid = os.fork()
