@@ -16,7 +16,7 @@ from app.filetree import FileRow, folder_sizes, read_folder, waste_lines
 from app.inspection import inspect_file
 from app.requests import CommandRequested
 from app.screens.files import Files
-from app.screens.imageactions import ImageActions
+from app.screens.imageactions import ImageActions, with_facts
 from app.screens.inspector import Inspector
 from app.screens.view import Text, bindings
 from app.words import short_path
@@ -84,11 +84,11 @@ class ImageScreen(ImageActions):
     def _load(self) -> None:
         inspector = self.query_one(Inspector)
         try:
-            pages = inspect_file(Path(self.image.path))
+            found = inspect_file(Path(self.image.path))
         except BackendError as error:
             inspector.show(self.image.title, {"Problem": [error.message, error.why, error.hint]})
             return
-        pages = {**pages, "Waste": ["reading ..."]}
+        pages = with_facts({**found, "Waste": ["reading ..."]}, self.image, self.desk.now())
         inspector.show(self.image.title, pages, panes=True)
         self._read_folder(b"")
         self._measure()

@@ -8,16 +8,32 @@ from app.commands import BY_ID
 from app.forms import convert_form, push_form
 from app.requests import CommandRequested, JobRequested, JobsRequested, RunRequested
 from app.screens.view import ViewScreen
-from app.words import short_path
+from app.words import age, short_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from app.commands import CommandLine
+    from app.inspection import Pages
     from backend.catalog import Image
 
 _VERIFY_S = 900.0
 """Seconds that a check may take: a gigabyte takes one, where the file system is quick."""
+
+
+TRUST: Mapping[str, str] = {
+    "": "not signed, and does not say where it is from",
+    "source": "not signed; says where it is from (v checks its digests)",
+    "signed": "signed, which was not checked or not by a known key (v)",
+    "cosign": "signed by cosign, which was not checked (verify --cosign --key FILE)",
+    "intact": "its digests are right; nobody signed it",
+    "verified": "signed, and nothing changed since",
+    "=source": "equal to what its source gives",
+    "DIFFERS": "not what its source gives",
+    "BAD SIG": "A SIGNATURE IS NOT VALID: do not run it, pull it again",
+    "DAMAGED": "CHANGED OR DAMAGED: do not run it, pull it again",
+}
+"""Words of the column to what they mean."""
 
 
 class ImageActions(ViewScreen):
@@ -65,6 +81,23 @@ class ImageActions(ViewScreen):
             )
         elif commands:
             self.post_message(JobsRequested([(one.argv[-1], one) for one in commands]))
+
+
+def with_facts(pages: Pages, image: Image, now: float) -> Pages:
+    """Return the pages of an image with what is known of it on this machine.
+
+    Args:
+        pages: Of the file.
+        image: As the catalogue has it.
+        now: Seconds since 1970.
+    """
+    facts = (
+        ("here since", age(now - image.modified_ns / 1e9)),
+        ("last run", age(now - image.used) if image.used else "never, as far as we know"),
+        ("trust", TRUST.get(image.trust, image.trust)),
+    )
+    lines = [f"{name:11}{text}" for name, text in facts]
+    return {**pages, "Overview": [*pages.get("Overview", ()), "", *lines]}
 
 
 def _verify(image: Image) -> CommandLine:

@@ -18,7 +18,7 @@ from app.commands import CommandLine
 from app.inspection import inspect_file
 from app.requests import CommandRequested, RepositoryRequested
 from app.screens.filtering import FilterScreen
-from app.screens.imageactions import ImageActions
+from app.screens.imageactions import ImageActions, with_facts
 from app.screens.inspector import Inspector
 from app.screens.sources import EVERYTHING, Source, Sources, sources_of
 from app.screens.view import List, bindings
@@ -282,7 +282,8 @@ class ImagesScreen(ImageActions, FilterScreen[Image]):
             inspector.show("", {})
             return
         try:
-            inspector.show(image.title, inspect_file(Path(image.path)))
+            pages = with_facts(inspect_file(Path(image.path)), image, self.desk.now())
+            inspector.show(image.title, pages)
         except BackendError as error:
             inspector.show(image.title, {"Problem": [error.message, error.why, error.hint]})
 

@@ -13,7 +13,7 @@ from app.cli.main import main
 from app.dialogs.fill import FillDialog
 from app.screens.registries import RegistriesScreen
 from app.screens.sources import Sources
-from app.screens.view import List
+from app.screens.view import List, Text
 from backend.config import Config
 from backend.journal import note_check, note_run
 from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, until, write_job
@@ -66,6 +66,15 @@ async def test_trust_and_use_have_columns(app: Deck, folder: Path) -> None:
         assert trust["broken.sif"] == "-"
         assert used["solver_v2.oci.sif"] == "never"
         assert used["tools_latest.oci.sif"] == "now"
+        assert roster(app).select(str(folder / "solver_v2.oci.sif"))
+        await settle(pilot)
+        source = app.screen.query_one("#page", Text).source
+        facts = [source.line(number) for number in range(len(source))][-3:]
+        assert facts == [
+            "here since 3d ago",
+            "last run   never, as far as we know",
+            "trust      signed, and nothing changed since",
+        ]
         header = roster(app).render_line(0).text
         assert header.split() == [
             "IMAGE", "TAG", "FORMAT", "ARCH", "SIZE", "AGE^", "TRUST", "USED",
