@@ -12,7 +12,6 @@ import tomllib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from backend.cache import parse_size
 from backend.errors import UsageError
 from backend.escape import one_line, quoted
 
@@ -279,6 +278,10 @@ def _a(kind: str) -> str:
 
 def _converted(name: str, value: Any) -> Any:  # noqa: ANN401  (checked against the schema)
     if name == "cache_limit":
+        from backend.cache import (
+            parse_size,
+        )  # not before somebody needs it: the deck starts quickly
+
         return parse_size(value)
     if name == "commands":
         return tuple(_command(table) for table in value)
