@@ -220,7 +220,7 @@ def _read(path: Path) -> dict[str, Any]:
         if name not in SETTINGS:
             raise UsageError(f"{shown}: nobody knows {quoted(name)}{nearest(name, SETTINGS)}")
         _check(value, SETTINGS[name].schema, f"{shown}: {name}")
-    return {name: _converted(name, value) for name, value in document.items()}
+    return {name: _converted(name, value, f"{shown}: {name}") for name, value in document.items()}
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -276,18 +276,23 @@ def _a(kind: str) -> str:
     return words.get(kind, "a list" if kind == "array" else "a table")
 
 
-def _converted(name: str, value: Any) -> Any:  # noqa: ANN401  (checked against the schema)
+def _converted(name: str, value: Any, place: str) -> Any:  # noqa: ANN401  (checked)
     if name == "cache_limit":
-        from backend.cache import (
-            parse_size,
-        )  # not before somebody needs it: the deck starts quickly
-
-        return parse_size(value)
+        return _size(value, place)
     if name == "commands":
         return tuple(_command(table) for table in value)
     if name in {"profiles", "columns"}:
         return {key: tuple(words) for key, words in value.items()}
     return tuple(value) if isinstance(value, list) else value
+
+
+def _size(text: str, place: str) -> int:
+    from backend.cache import parse_size  # not before somebody needs it: the deck starts quickly
+
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise UsageError(f"{place}: {error.message}", hint=error.hint) from error
 
 
 def _command(table: dict[str, Any]) -> CustomCommand:

@@ -43,6 +43,13 @@ def test_limits_of_the_site_hold_where_the_user_sets_none(tmp_path: Path) -> Non
     assert config.limits == {"build": 4, "local": 3}
 
 
+def test_the_limit_of_the_cache_is_a_size(tmp_path: Path) -> None:
+    assert load(tmp_path, site='cache_limit = "1.5G"').cache_limit == 3 << 29
+    assert load(tmp_path, user='cache_limit = "1k"', site='cache_limit = "2k"').cache_limit == 1024
+    with pytest.raises(UsageError, match=r"user.toml: cache_limit: 'much' is no size"):
+        load(tmp_path, user='cache_limit = "much"')
+
+
 def test_a_sites_readonly_stays(tmp_path: Path) -> None:
     assert load(tmp_path, user="readonly = false", site="readonly = true").readonly
 
