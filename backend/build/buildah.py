@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -224,7 +225,7 @@ class Buildah:
             words = ["run", *tty, *_isolation(_mode()), "--network=host", container]
             return run_on_terminal([*program, *words, "--", "/bin/sh"])
         finally:
-            output_of([*program, "rm", container], environment={})
+            _remove(program, container)
 
     def _storage_options(self, environment: dict[str, str], report: Report) -> list[str]:
         """Return the options for storage; warn of the driver that copies everything."""
@@ -258,6 +259,22 @@ def remove_containers(folder: Path) -> None:
         if mark.encode() in path.read_bytes():
             verb = ["rm"] if program[0] == "buildah" else ["rm", "--force"]
             output_of([*program, *verb, path.parents[1].name], environment=environment)
+
+
+def _remove(program: Sequence[str], container: str) -> None:
+    """Remove a container; what ran in it may hold its mounts for a moment yet.
+
+    Raises:
+        ToolFailedError: It stays.
+    """
+    argv = [*program, "rm", container]
+    for pause in (0.1, 0.2, 0.4, 0.8):
+        if not output_of(argv, environment={})[0]:
+            return
+        time.sleep(pause)
+    status, output = output_of(argv, environment={})
+    if status:
+        raise ToolFailedError(argv=argv, status=status, stderr=output)
 
 
 def _store(program: Sequence[str], environment: dict[str, str]) -> dict[str, str]:

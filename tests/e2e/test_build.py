@@ -126,6 +126,14 @@ def wait_until(condition: object) -> None:
         time.sleep(0.05)
 
 
+def log_in(home: Path, registry: Registry) -> None:
+    """Write a login as SingularityCE keeps it."""
+    secret = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    login = home / ".singularity" / "docker-config.json"
+    login.parent.mkdir()
+    login.write_text(json.dumps({"auths": {registry.host: {"auth": secret}}}))
+
+
 def write(folder: Path, text: str, name: str = "Dockerfile") -> Path:
     path = folder / name
     path.write_text(text)
@@ -222,10 +230,7 @@ class TestEveryBuilder:
         reference = f"{locked_registry.host}/{name}:latest"
         write(tmp_path, f"FROM {reference}\nRUN echo {tmp_path} > /made\n")
         words = ("x.sif", *with_builder(builder))
-        secret = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-        login = clean_home / ".singularity" / "docker-config.json"
-        login.parent.mkdir()
-        login.write_text(json.dumps({"auths": {locked_registry.host: {"auth": secret}}}))
+        log_in(clean_home, locked_registry)
         result = build(tmp_path, *words, TMPDIR=str(tmp_path))
         assert result.returncode == 0, result.stderr
         assert content(tmp_path / "x.sif", "/made") == f"{tmp_path}\n"
@@ -370,12 +375,14 @@ class TestCommandLine:
         (tmp_path / "token").write_text("hunter2")
         write(
             tmp_path,
-            f"FROM {base}\nRUN --mount=type=secret,id=token wc -c < /run/secrets/token > /size\n",
+            f"FROM {base}\nRUN --mount=type=secret,id=token --mount=type=secret,id=other "
+            "cat /run/secrets/token /run/secrets/other | wc -c > /size\n",
         )
-        words = ("x.sif", "--no-https", "--builder", buildah, "--secret", "id=token,src=token")
-        result = build(tmp_path, *words)
+        secrets = ("--secret", "id=token,src=token", "--secret", "id=other,env=OTHER")
+        words = ("x.sif", "--no-https", "--builder", buildah, *secrets)
+        result = build(tmp_path, *words, OTHER="abc")
         assert result.returncode == 0, result.stderr
-        assert content(tmp_path / "x.sif", "/size") == "7\n"
+        assert content(tmp_path / "x.sif", "/size") == "10\n"
         assert content(tmp_path / "x.sif", "/run/secrets/token") is None
 
     def test_the_same_time_gives_the_same_bytes(
@@ -424,6 +431,21 @@ class TestCommandLine:
         assert len(read_ocisif(tmp_path / "x.sif").layers) == 2
         raw, _ = registry.get_manifest("built", tmp_path.name.lower())
         assert len(json.loads(raw)["layers"]) == 2
+
+    def test_it_is_pushed_with_our_login(
+        self, buildah: str, locked_registry: Registry, tmp_path: Path, clean_home: Path
+    ) -> None:
+        write(tmp_path, f"FROM scratch\nCOPY Dockerfile /\nLABEL here={tmp_path}\n")
+        words = ("--builder", buildah, "--no-https", "-t", f"{locked_registry.host}/pushed:1")
+        refused = build(tmp_path, "x.sif", *words)
+        assert refused.returncode == 10
+        assert "kept:    x.sif is complete" in refused.stderr
+        log_in(clean_home, locked_registry)
+        result = build(tmp_path, "y.sif", *words, TMPDIR=str(tmp_path))
+        assert result.returncode == 0, result.stderr
+        assert json.loads(locked_registry.get_manifest("pushed", "1")[0])["layers"]
+        assert PASSWORD not in result.stderr
+        assert not list(tmp_path.glob("sifdeck-*"))
 
     def test_a_native_sif(self, buildah: str, base: str, tmp_path: Path) -> None:
         write(tmp_path, f"FROM {base}\nRUN true\n")
