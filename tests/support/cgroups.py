@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.containers import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -111,10 +113,17 @@ def _tree() -> Iterator[Path]:
         tree.mkdir()
         yield tree
     finally:
-        for folder, _, _ in os.walk(tree, topdown=False):
-            Path(folder).rmdir()
+        wait_until(lambda: _is_removed(tree))
         if _CONTROLLER not in handing:
             (root / "cgroup.subtree_control").write_text(f"-{_CONTROLLER}")
+
+
+def _is_removed(tree: Path) -> bool:
+    """Remove what is empty, and tell whether that was all: a process may be just ending."""
+    for folder, _, _ in os.walk(tree, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(folder).rmdir()
+    return not tree.exists()
 
 
 def _unified() -> Path:
