@@ -214,7 +214,7 @@ def _verify(access: Access, host: str, given: Login) -> str:
     if state.login != "ok":
         raise AuthenticationError(
             f"{host} refuses the login",
-            why=state.detail,
+            why="" if "refuses the login" in state.detail else state.detail,
             hint="check user name and password; many registries want a token for a password",
         )
     return f"{host} accepts the login"

@@ -77,9 +77,15 @@ def _load_client(context: ssl.SSLContext, certificate: Path) -> None:
         raise _unreadable(certificate, error) from error
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or str(error)).replace("_", " ").lower()
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
 def _unreadable(path: Path, error: Exception) -> UsageError:
     return UsageError(
         f"{one_line(str(path))} cannot be used as a certificate",
-        why=one_line(str(error)),
+        why=one_line(_reason(error)),
         hint="it has to be readable, and in PEM form: -----BEGIN CERTIFICATE-----",
     )

@@ -12,6 +12,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import socket
 import ssl
 from dataclasses import replace
@@ -43,6 +44,7 @@ _SILENCE_S = 30.0
 """Seconds without a byte after which a connection counts as dead."""
 
 _LATER = "check this machine's network, and try again: what came is not fetched again"
+_MAYBE_HTTPS = "it may want HTTPS: leave --no-https out; an address then begins with https://"
 _BROKEN = "the registry is not set up well; tell its administrator"
 
 _FOREVER_S = 1e9
@@ -195,9 +197,14 @@ async def failure(response: httpx.Response, what: str) -> RegistryError:
         f"{host} answered {status} {one_line(response.reason_phrase)} to {what}",
         status=status,
         why=await _explanation(response),
-        hint=_advice(status, wait_s),
+        hint=_advice(status, wait_s) or (_MAYBE_HTTPS if _is_plain_400(response) else ""),
         retry_after_s=wait_s,
     )
+
+
+def _is_plain_400(response: httpx.Response) -> bool:
+    """Tell whether an answer is what a server with TLS says to plain HTTP."""
+    return response.status_code == 400 and response.url.scheme == "http"
 
 
 def _advice(status: int, wait_s: float | None) -> str:
@@ -256,9 +263,8 @@ def translated(url: httpx.URL, *, transient: bool = True) -> Iterator[None]:
         ) from error
     except ssl.SSLError as error:  # after the handshake, where httpx does not expect it
         hint = "it may want a client certificate; see containers-certs.d(5)"
-        raise NetworkError(
-            f"{name} ends the TLS connection", why=_text(error), hint=hint
-        ) from error
+        why = without_codes(_text(error))
+        raise NetworkError(f"{name} ends the TLS connection", why=why, hint=hint) from error
     except httpx.RemoteProtocolError as error:
         if "location header" in str(error):
             raise NetworkError(
@@ -283,12 +289,19 @@ def _connect_error(host: str, error: httpx.ConnectError, *, transient: bool) -> 
     why = _first_cause(error)
     if "CERTIFICATE_VERIFY_FAILED" in why:
         hint = "trust its authority with --ca-cert FILE, or see 'sifdeck registry test'"
-        return NetworkError(f"the certificate of {host} is not trusted", why=why, hint=hint)
+        return NetworkError(
+            f"the certificate of {host} is not trusted", why=without_codes(why), hint=hint
+        )
     if "WRONG_VERSION_NUMBER" in why or "RECORD_LAYER" in why:
         hint = "if it speaks plain HTTP, add --no-https; an address then begins with http://"
-        return PlainHttpError(f"{host} does not speak HTTPS", why=why, hint=hint)
+        return PlainHttpError(f"{host} does not speak HTTPS", why=without_codes(why), hint=hint)
     hint = "check the name and the port, and this machine's network; HTTPS_PROXY names a proxy"
     return NetworkError(f"no connection to {host}", why=why, hint=hint, transient=transient)
+
+
+def without_codes(text: str) -> str:
+    """Return what OpenSSL says of an error, without the names and lines of its sources."""
+    return re.sub(r"^\[[^]]*\]\s*|\s*\(_ssl\.c:\d+\)$", "", text)
 
 
 def _redirect_target(url: httpx.URL, location: str) -> httpx.URL:

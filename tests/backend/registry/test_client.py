@@ -18,6 +18,7 @@ from backend.errors import (
     NetworkError,
     NotFoundError,
     RegistryError,
+    UsageError,
     VerificationError,
 )
 from backend.oci import media
@@ -26,7 +27,9 @@ from backend.oci.platform import parse_platform
 from backend.reference import parse
 from backend.registry.client import RegistryClient
 from backend.registry.credentials import Credentials, given_login
+from backend.registry.tls import Trust
 from backend.registry.transport import Transport
+from tests.support.certificates import make_authority
 from tests.support.embedded import start_embedded
 from tests.support.flaky import Fault, flaky_proxy
 from tests.support.images import MadeImage, digest, image, index, layer
@@ -528,8 +531,6 @@ async def test_redirect_from_https_to_http_is_refused() -> None:
 
 
 async def test_untrusted_certificate(tmp_path: Path) -> None:
-    from tests.support.certificates import make_authority
-
     folder = tmp_path / "tls"
     folder.mkdir()
     with (
@@ -538,6 +539,29 @@ async def test_untrusted_certificate(tmp_path: Path) -> None:
     ):
         await fetch(running.host, "client/tls")
     assert "--ca-cert" in caught.value.hint
+
+
+async def test_tls_is_spoken_of_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    broken = tmp_path / "broken.crt"
+    broken.write_text("no certificate")
+    with start_registry(folder, authority=make_authority(tmp_path)) as running:
+        reference = parse(f"docker://{running.host}/x/y")
+        async with client() as reading:
+            with pytest.raises(NetworkError) as untrusted:
+                await reading.fetch_manifest(reference)
+        async with client(plain_http=True) as reading:
+            with pytest.raises(NetworkError) as plain:
+                await reading.fetch_manifest(reference)
+        for file, words in ((broken, "no certificate or crl found"), (tmp_path / "x", "No such")):
+            async with client(transport=Transport(trust=Trust(ca_cert=file))) as reading:
+                with pytest.raises(UsageError, match="cannot be used") as unreadable:
+                    await reading.fetch_manifest(reference)
+            assert words in unreadable.value.why
+    assert untrusted.value.why.startswith("certificate verify failed: ")
+    assert "_ssl.c" not in untrusted.value.why
+    assert "leave --no-https out" in plain.value.hint
 
 
 async def test_a_digest_in_the_reference(registry: Registry) -> None:
