@@ -28,6 +28,7 @@ from backend.sif.inspection import inspect_file
 from backend.sources.folder import opened_folder
 from backend.sources.sifimage import opened_sif
 from backend.space import LEAST_OF_FILES, Need, check_space, measure_folder
+from backend.squashfs.compression import Compression
 from backend.staging import StagedFolder
 from backend.targets import ArchiveSink, FolderSink, write_docker_archive, write_layout
 
@@ -45,6 +46,10 @@ Form = Literal["oci-sif", "sif", "sandbox", "oci", "oci-archive", "docker-archiv
 
 _LEAST_OF_SIF = 0.8
 """What an image made of a SIF file has of its bytes, at the least as a rule."""
+
+
+_QUICKEST = Compression("lz4", 1)
+"""Of what is read once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,8 +268,7 @@ def _to_folder(image: Assembly, path: Path, options: PullOptions, report: Report
     """Squash the image into a file beside the folder, and unpack that."""
     with StagedFolder(path.absolute()) as staged:
         squashed, folder = staged.path / "image", staged.path / "folder"
-        # What is read once is compressed as little as possible.
-        _to_oci_sif(image, squashed, options, report)
+        _to_oci_sif(image, squashed, replace(options, compression=_QUICKEST), report)
         is_root = os.geteuid() == 0
         if not is_root:
             report(Note(level="info", text="You are not root: all files will be yours"))
