@@ -3,7 +3,7 @@
 What goes out, and where, depends on what came in and on nothing else: blocks are written in
 the order in which they were handed over, however the threads finish.
 
-Small files, and the ends of others, share fragment blocks: side by side they compress
+Small files share fragment blocks, and so do the ends of others: side by side they compress
 better, and they are often read together.  What shares a block is stored once, found by its
 SHA-256.  A block of zeros is not stored.  A file whose blocks are those of an earlier one is
 taken back once its last block is written, and shares the earlier one's.
@@ -25,6 +25,7 @@ from backend.errors import FormatError
 from backend.squashfs.inode import NO_FRAGMENT, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
     from typing import BinaryIO
 
@@ -38,8 +39,6 @@ STORED = 1 << 24
 """Set in a block's size where it is stored as it is."""
 
 _NO_END = (NO_FRAGMENT, 0)
-_SMALL = 128 << 10
-"""Bytes up to which ends are kept apart from larger ones: like compresses like."""
 _LEAST_HASHED = 512
 """Bytes from which on it pays to look whether the same was stored before."""
 _COMPARED = 1 << 20
@@ -76,13 +75,15 @@ class _Shared:
     """A fragment block that is being filled.
 
     Attributes:
+        pack: Packs it.
         data: What is in it.
         number: Its index among the fragment blocks, given with its first byte.
     """
 
-    __slots__ = ("data", "number")
+    __slots__ = ("data", "number", "pack")
 
-    def __init__(self) -> None:
+    def __init__(self, pack: Callable[[Buffer], _Packed]) -> None:
+        self.pack = pack
         self.data = bytearray()
         self.number = 0
 
@@ -99,14 +100,18 @@ class _Packer(local):
 
     def __init__(self, compression: Compression, block_size: int) -> None:
         self._compress = compression.compressor(block_size)
-        self._compress_shared = compression.compressor(block_size, is_shared=True)
+        self._compress_harder = compression.compressor(block_size, is_small=True)
         self._room = memoryview(bytearray(block_size))
 
-    def pack_shared(self, block: Buffer) -> _Packed:
-        """Return a fragment block as it goes to disk, and its size word."""
-        return _smaller(self._compress_shared(block), block)
+    def pack(self, block: Buffer) -> _Packed:
+        """Return a block as it goes to disk, and its size word."""
+        return _smaller(self._compress(block), block)
 
-    def pack(self, pieces: list[Buffer]) -> _Packed:
+    def pack_small(self, block: Buffer) -> _Packed:
+        """Return a block of small files likewise."""
+        return _smaller(self._compress_harder(block), block)
+
+    def pack_pieces(self, pieces: list[Buffer]) -> _Packed:
         """Return the block that the pieces of a file come to, likewise; zeros are not stored."""
         size = 0
         for piece in pieces:
@@ -116,7 +121,7 @@ class _Packer(local):
         block = self._room[:size]
         if not (block[0] or block[-1]) and not bytes(block).strip(b"\0"):
             return b"", 0
-        return _smaller(self._compress(block), block)
+        return self.pack(block)
 
 
 def _smaller(packed: bytes, block: Buffer) -> _Packed:
@@ -153,10 +158,12 @@ class BlockWriter:
         self.block_size = block_size
         self.packed_size = packed_size
         self.fragments: list[bytes] = []
-        self._open = {True: _Shared(), False: _Shared()}
         self._out = out
         self._origin = origin
         self._packer = _Packer(compression, block_size)
+        # Like compresses like: the two are kept apart.
+        self._files = _Shared(self._packer.pack_small)
+        self._ends = _Shared(self._packer.pack)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="squashfs")
         self._most_waiting = 4 * threads
         self._waiting: deque[tuple[_Run | int, Future[_Packed] | int]] = deque()
@@ -224,8 +231,8 @@ class BlockWriter:
 
     def finish(self) -> None:
         """Write everything that is still on its way."""
-        for shared in self._open.values():
-            self._flush(shared)
+        self._flush(self._files)
+        self._flush(self._ends)
         self._drain(0)
 
     def _share(self) -> tuple[int, int]:
@@ -235,7 +242,7 @@ class BlockWriter:
         key = sha256(data).digest()[:16] if size >= _LEAST_HASHED else None
         if key and (known := self._shares.get(key)) is not None:
             return divmod(known, self.block_size)
-        shared = self._open[size <= _SMALL]
+        shared = self._files if size == self._run.size else self._ends
         if len(shared.data) + size > self.block_size:
             self._flush(shared)
         if not shared.data:
@@ -249,13 +256,13 @@ class BlockWriter:
 
     def _flush(self, shared: _Shared) -> None:
         if shared.data:
-            self._queue(shared.number, self._pool.submit(self._packer.pack_shared, shared.data))
+            self._queue(shared.number, self._pool.submit(shared.pack, shared.data))
             shared.data = bytearray()
 
     def _cut(self) -> None:
         """Hand what is held over as one block."""
         pieces, self._pieces, self._held = self._pieces, [], 0
-        self._queue(self._run, self._pool.submit(self._packer.pack, pieces))
+        self._queue(self._run, self._pool.submit(self._packer.pack_pieces, pieces))
 
     def _queue(self, owner: _Run | int, task: Future[_Packed] | int) -> None:
         """Let a block wait for its turn.

@@ -273,9 +273,9 @@ def test_golden_digest(form: str, tmp_path: Path) -> None:
 
 
 GOLDEN = {
-    "oci-sif": "sha256:cc2ea68c1394de7ba8eb9e4ee6b717af585c6c5c2377e8922c10f92ddb4d4e48",
-    "kept": "sha256:af20b2d87d9aedc67b8ed63284c94505415ca3ca51db58db385989ea9810d243",
-    "sif": "sha256:dc8cea61a8c02aca437e43d8344aafec9478ba1e8779a888429b722c5668522b",
+    "oci-sif": "sha256:1184baa0979671add4efe8a49052bb65720fa9f902d36e0babcb19a53ea1931b",
+    "kept": "sha256:2e90cfe1de1463c08a2f90cd4de74cdd74cae4fccf0f23cc94639fd56cf6fa0c",
+    "sif": "sha256:47d3e2ad56c90148925d6c46e476407a01eec00f6cf9d99f825df1ba2b627205",
 }
 
 
