@@ -14,9 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_ocisif(path: Path, *, reference: str = "docker.io/library/tiny:1.0") -> Path:
+def write_ocisif(
+    path: Path,
+    *,
+    reference: str = "docker.io/library/tiny:1.0",
+    created: str = "2024-05-06T07:08:09Z",
+    settings: dict[str, Any] | None = None,
+) -> Path:
     """Write an OCI-SIF whose one layer is a few bytes that nobody mounts."""
-    made = images.image([images.layer(images.Entry(name="a", data=b"a"))])
+    layers = [images.layer(images.Entry(name="a", data=b"a"))]
+    made = images.image(layers, config=settings, created=created)
     config = json.loads(made.manifest)["config"]["digest"]
     source = Source(
         raw_manifest=made.manifest,

@@ -91,6 +91,7 @@ def image(
     docker: bool = False,
     architecture: str = "amd64",
     history: list[dict[str, Any]] | None = None,
+    created: str = "2024-05-06T07:08:09Z",
 ) -> MadeImage:
     """Make an image of uncompressed tar layers (base first) and a config section (``Cmd`` ...)."""
     kind = "rootfs.diff.tar" if docker else "layer.v1.tar"
@@ -105,7 +106,7 @@ def image(
     document = {
         "architecture": architecture,
         "os": "linux",
-        "created": "2024-05-06T07:08:09Z",
+        "created": created,
         "config": config or {},
         "rootfs": {"type": "layers", "diff_ids": [digest(data) for data in layers]},
         "history": history
