@@ -49,7 +49,10 @@ _OPTIONS = (
     click.option("--target", "stage", metavar="STAGE", default="", help="Stop at this stage."),
     click.option("--label", multiple=True, metavar="NAME=VALUE", help="A label of the image."),
     click.option(
-        "--secret", multiple=True, metavar="id=NAME,src=FILE", help="For RUN --mount=type=secret."
+        "--secret",
+        multiple=True,
+        metavar="id=NAME,src=FILE|env=NAME",
+        help="For RUN --mount=type=secret.",
     ),
     click.option(
         "--ssh", multiple=True, metavar="default|ID=KEY", help="For RUN --mount=type=ssh."
