@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SETTINGS = {"allow_interspersed_args": False}
 """What stands behind the image belongs to the container, options too."""
+_JOINING = frozenset({"env", "env_file", "cwd", "tty", "interactive"})
+"""Options that say something to a container that runs."""
 
 
 R = TypeVar("R")
@@ -37,8 +39,9 @@ def _container_options(function: Callable[..., R]) -> Callable[..., R]:
 
 def _option(one: Option) -> Callable[[Callable[..., R]], Callable[..., R]]:
     if one.kind == "switch":
-        hidden = one.help.startswith("Accepted")
-        return click.option(*one.names, one.dest, is_flag=True, help=one.help, hidden=hidden)
+        return click.option(
+            *one.names, one.dest, is_flag=True, help=one.help, hidden=one.is_accepted
+        )
     if one.kind == "list":
         return click.option(*one.names, one.dest, metavar=one.metavar, multiple=True, help=one.help)
     return click.option(*one.names, one.dest, metavar=one.metavar, default="", help=one.help)
@@ -78,6 +81,9 @@ def _join(name: str, words: tuple[str, ...], flags: Flags) -> int:
     from backend.runtime.background import join
     from backend.runtime.instances import find_instance
 
+    for option in OPTIONS:
+        if flags[option.dest] and option.dest not in _JOINING and not option.is_accepted:
+            raise click.UsageError(f"{option.names[0]} cannot change a container that runs.")
     options = interpret("exec", words, flags)
     found = find_instance(name, running=True)
     return join(found, words, dict(options.environment), options.working_dir)

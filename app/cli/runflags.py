@@ -43,6 +43,11 @@ class Option(Value):
         """The key of its value in :data:`Flags`."""
         return self.names[0].lstrip("-").replace("-", "_")
 
+    @property
+    def is_accepted(self) -> bool:
+        """Whether it asks for what is so anyway."""
+        return self.help.startswith("Accepted")
+
 
 def _switch(names: str, text: str, variable: str = "") -> Option:
     return Option(names=tuple(names.split()), kind="switch", help=text, variable=variable)
@@ -204,15 +209,17 @@ class _Reader:
         return [value for value in found if value]
 
 
-def _check_userns(read: _Reader) -> None:
-    """Refuse what we cannot give: root's containers share the host's user namespace."""
-    if read.is_on("userns") and os.geteuid() == 0:
-        from backend.errors import UsageError
+def _check(read: _Reader) -> None:
+    """Refuse what we cannot give."""
+    from backend.errors import UsageError
 
+    if read.is_on("userns") and os.geteuid() == 0:  # its containers share the host's
         raise UsageError(
             "--userns cannot be honoured for root",
             hint="run it as an ordinary user, or inside: unshare -r",
         )
+    if read.text("name") and not read.is_on("detach"):
+        raise UsageError("--name is for a container in the background", hint="add --detach")
 
 
 def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOptions:
@@ -224,7 +231,7 @@ def interpret(action: Action, arguments: tuple[str, ...], flags: Flags) -> RunOp
     from backend.runtime import mounts, options
 
     read = _Reader(flags)
-    _check_userns(read)
+    _check(read)
     files = [pair for file in read.words("env_file") for pair in _env_file(file)]
     compat = not read.is_on("no_compat")
     return options.RunOptions(

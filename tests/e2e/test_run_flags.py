@@ -183,6 +183,8 @@ def test_names_and_networks(runtime: str, busybox: Path) -> None:
         (["--hostname", "a b"], 2, "host name"),
         (["--security", "selinux:x"], 2, "--security"),
         (["--nonsense"], 2, "No such option"),
+        (["--name", "x"], 2, "--detach"),
+        (["--tty"], 2, "--detach"),
     ],
 )
 def test_what_cannot_be_honoured_is_an_error(
