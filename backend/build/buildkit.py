@@ -25,6 +25,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backend.build.cgroups import group_name, remove_groups
 from backend.build.credentials import base_references
 from backend.build.docker import SCRATCH_NAME
 from backend.build.dockerfile import read_dockerfile
@@ -100,15 +101,18 @@ class Buildctl:
         address = f"unix://{folder}/buildkitd.sock"
         root, lock = _free_root()
         config = folder / "buildkitd.toml"
-        config.write_text(daemon_config(request), encoding="utf-8")
+        config.write_text(daemon_config(request, group_name(folder)), encoding="utf-8")
         argv = [*self._daemon, "--config", str(config), "--root", str(root), "--addr", address]
         argv += ["--allow-insecure-entitlement", "network.host"]  # for --network=host
         if len(self._daemon) > 1:  # rootlesskit PROGRAM
             argv.append("--oci-worker-no-process-sandbox")
         log = folder / "buildkitd.log"
-        with running(argv, output=log, folder=folder, keep=lock) as process:
-            self._wait(process, address, log)
-            yield address
+        try:
+            with running(argv, output=log, folder=folder, keep=lock) as process:
+                self._wait(process, address, log)
+                yield address
+        finally:
+            remove_groups(folder)
 
     def _wait(self, process: subprocess.Popen[bytes], address: str, log: Path) -> None:
         """Wait until the daemon answers.
@@ -238,13 +242,19 @@ def buildx_options(request: BuildRequest, output: str, *options: str) -> list[st
     ]
 
 
-def daemon_config(request: BuildRequest) -> str:
-    """Return the ``buildkitd.toml`` of a daemon of ours: which registries speak HTTP."""
+def daemon_config(request: BuildRequest, group: str) -> str:
+    """Return the ``buildkitd.toml`` of a daemon of ours.
+
+    Args:
+        request: Tells which registries speak HTTP.
+        group: The control group for its containers.
+    """
+    worker = f"[worker.oci]\ndefaultCgroupParent = {json.dumps(group)}\n"
     if not request.plain_http:
-        return ""
+        return worker
     names = read_dockerfile(request).images(request.target)
     registries = dict.fromkeys(reference.registry for reference in base_references(names))
-    return "".join(f"[registry.{json.dumps(name)}]\nhttp = true\n" for name in registries)
+    return worker + "".join(f"[registry.{json.dumps(name)}]\nhttp = true\n" for name in registries)
 
 
 def complete_docker_config(auth_folder: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backend.build.buildah import remove_containers
+from backend.build.cgroups import remove_groups
 from backend.build.podmanstate import drop_state
 from backend.build.program import GROUPS
 
@@ -78,6 +79,7 @@ def _clear(folder: Path) -> None:
     _signal(groups, signal.SIGKILL)
     remove_containers(folder)
     drop_state()
+    remove_groups(folder)
     shutil.rmtree(folder, ignore_errors=True)
 
 

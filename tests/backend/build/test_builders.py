@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from backend.build import detect
+from backend.build import cgroups, detect
 from backend.build.buildah import Buildah, build_options, export_options
 from backend.build.buildkit import (
     Buildctl,
@@ -25,6 +25,7 @@ from backend.build.buildkit import (
     daemon_config,
 )
 from backend.build.buildx import find_buildx
+from backend.build.cgroups import remove_groups
 from backend.build.credentials import (
     auth_key,
     base_references,
@@ -125,12 +126,23 @@ class TestOptions:
     def test_a_daemon_of_ours(self, tmp_path: Path) -> None:
         (tmp_path / "Dockerfile").write_text("FROM h:5/a\nCOPY --from=h:5/b . .\nFROM ubuntu\n")
         request = BuildRequest(dockerfile=tmp_path / "Dockerfile", context=".", plain_http=True)
-        assert daemon_config(request) == '[registry."docker.io"]\nhttp = true\n'
+        worker = '[worker.oci]\ndefaultCgroupParent = "g"\n'
+        assert daemon_config(request, "g") == f'{worker}[registry."docker.io"]\nhttp = true\n'
         first = replace(request, target="0")
-        assert daemon_config(first) == '[registry."h:5"]\nhttp = true\n'
-        assert daemon_config(replace(request, plain_http=False)) == ""
+        assert daemon_config(first, "g") == f'{worker}[registry."h:5"]\nhttp = true\n'
+        assert daemon_config(replace(request, plain_http=False), "g") == worker
         assert Buildctl("x", "", daemon=("d",)).lacks(request) == ""
         assert "buildkitd.toml" in Buildctl("x", "unix:///y").lacks(request)
+
+    def test_the_groups_of_a_build_are_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cgroups, "_ROOT", tmp_path)
+        for place in ("b-1/buildkit/x", "memory/b-1/buildkit", "memory/b-2"):
+            (tmp_path / place).mkdir(parents=True)
+        remove_groups(tmp_path / "b-1")
+        left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+        assert left - {"home"} == {"memory", "memory/b-2"}
 
     def test_assignments(self, tmp_path: Path) -> None:
         assert parse_assignments(("A=1", "A=2=3", " B =  "), "--x") == {"A": "2=3", "B": "  "}
