@@ -696,6 +696,15 @@ ACTIONS: tuple[Action, ...] = (
         argv=("jobs", "shell", "{job}"),
         footer=10,
     ),
+    # Found in logs
+    Action(
+        id="found.open",
+        keys=("l", "i"),
+        label="Log",
+        help="Go to the line in its log; n and N go to the others there.",
+        argv=("jobs", "log", "{job}"),
+        footer=1,
+    ),
     # Text
     Action(
         id="log.follow",
@@ -926,7 +935,6 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "manifest": ("manifest", "log"),
     "logins": ("logins", "list"),
     "found": ("found", "list"),
-    "output": ("output", "log"),
     "job": ("job", "log"),
 }
 """Screen to the parts of the table whose keys work on it, beside those of the deck."""

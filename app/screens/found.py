@@ -11,7 +11,7 @@ from textual.worker import get_current_worker
 
 from app.commands import CommandLine
 from app.screens.job import Found, JobScreen
-from app.screens.view import List, ViewScreen
+from app.screens.view import List, ViewScreen, bindings
 from app.words import age, count
 from backend.escape import one_line
 from backend.jobs.search import Hit, find_in_logs
@@ -52,6 +52,7 @@ class FoundScreen(ViewScreen):
 
     VIEW = "found"
     TAB = "jobs"
+    BINDINGS = bindings("found")
 
     def __init__(self, desk: Desk, board: Board, wanted: str) -> None:
         super().__init__(desk, board)
@@ -97,7 +98,8 @@ class FoundScreen(ViewScreen):
         )
 
     @on(Roster.Opened, "#list")
-    def _open(self) -> None:
+    def action_open(self) -> None:
+        """Go to the line in its log."""
         hit = self.query_one(List).current
         if hit:
             found = Found(log=hit.log, line=hit.line, wanted=self._wanted)
@@ -105,7 +107,8 @@ class FoundScreen(ViewScreen):
 
     def subject(self) -> Mapping[str, str]:
         """Return what is looked for."""
-        return {"words": self._wanted}
+        hit = self.query_one(List).current
+        return {"words": self._wanted, **({"job": str(hit.job.number)} if hit else {})}
 
     def command(self) -> CommandLine:
         """Return what prints the same."""

@@ -25,6 +25,7 @@ from app.commands import (
 )
 from app.deck import SCREENS, Deck, screen_class
 from app.dialogs.text import TextDialog
+from app.screens.found import FoundScreen
 from app.screens.image import ImageScreen
 from app.screens.job import JobScreen
 from app.screens.logins import LoginsScreen
@@ -41,6 +42,7 @@ NODES: dict[str, type[Any]] = {
     "list": List,
     "log": Text,
     "image": ImageScreen,
+    "found": FoundScreen,
     "logins": LoginsScreen,
     "manifest": ManifestScreen,
     "job": JobScreen,

@@ -114,12 +114,14 @@ def write_job(  # a job is many things
 
 async def settle(pilot: Pilot[int]) -> None:
     """Wait until nothing is left to do: no worker, no message."""
-    while True:
+    workers = pilot.app.workers
+    is_over = False
+    while not is_over:
         # A worker that a newer one replaces is cancelled while we wait for it.
         with contextlib.suppress(WorkerCancelled):
-            await pilot.app.workers.wait_for_complete()
-            break
-    await pilot.pause()
+            await workers.wait_for_complete()
+        await pilot.pause()
+        is_over = all(worker.is_finished for worker in workers)  # one may have started another
     await pilot.pause()
 
 
