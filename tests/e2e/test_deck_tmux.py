@@ -47,9 +47,9 @@ def test_quitting_leaves_the_terminal_as_it_was(terminal: Terminal) -> None:
 def test_too_small_a_terminal_is_told_so_and_a_larger_one_is_used(terminal: Terminal) -> None:
     open_deck(terminal)
     terminal.tmux("resize-window", "-t", "t", "-x", "50", "-y", "12")
-    terminal.wait("needs 60 columns", gone="[1 Images]")
+    terminal.wait("needs 60x15", gone="[1 Images]")
     terminal.tmux("resize-window", "-t", "t", "-x", "200", "-y", "50")
-    terminal.wait("[1 Images]", gone="needs 60 columns")
+    terminal.wait("[1 Images]", gone="needs 60x15")
 
 
 @pytest.mark.registry
@@ -133,7 +133,7 @@ def test_inside_tmux_a_container_gets_a_window_which_is_used_again(
     terminal.wait("1 image ")
     for _ in range(2):
         terminal.press("s")
-        terminal.wait("(o) new tmux window")
+        terminal.wait("(o) tmux window")
         terminal.press("C-s")
         terminal.until(lambda: terminal.tmux("list-windows").count("\n") == 2)
         terminal.wait("sifdeck>")
