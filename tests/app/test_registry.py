@@ -454,12 +454,12 @@ def test_manifest(deck: Deck, registry: Registry) -> None:
 
 def test_search_and_referrers(deck: Deck, registry: Registry) -> None:
     made = image([layer(Entry(name="signed"))])
-    registry.push(made, "app/findme", "v1")
+    registry.push(made, "app/lookfor", "v1")
     signature = image([layer(Entry(name="signature"))])
-    registry.push(signature, "app/findme", f"{made.digest.replace(':', '-')}.sig")
-    assert deck("search", "FINDME", "--registry", registry.host, "--no-https") == 0
-    assert deck.out.strip() == f"{registry.host}/app/findme"
-    assert deck("referrers", "--json", f"docker://{registry.host}/app/findme:v1") == 0
+    registry.push(signature, "app/lookfor", f"{made.digest.replace(':', '-')}.sig")
+    assert deck("search", "LOOKFOR", "--registry", registry.host, "--no-https") == 0
+    assert deck.out.strip() == f"{registry.host}/app/lookfor"
+    assert deck("referrers", "--json", f"docker://{registry.host}/app/lookfor:v1") == 0
     (found,) = deck.rows()
     assert found["digest"] == signature.digest
     assert found["artifactType"] == "application/vnd.dev.cosign.sig"
