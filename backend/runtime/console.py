@@ -110,7 +110,8 @@ class _Server:
             data = os.read(self._master, _CHUNK)
         except OSError:  # EIO: the other side is closed, and everything was read
             return False
-        os.write(self._log, data)
+        with contextlib.suppress(OSError):  # a full disk is no reason to end the container
+            os.write(self._log, data)
         for client in list(self._clients):
             try:
                 client.send(data)
