@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     type=click.Choice(["squashfs", "tar", "tar+gzip", "tar+zstd"]),
     help="squashfs: refuse other layers; tar: for Docker and Podman.  [default: as they are]",
 )
+@click.option(
+    "--with-cosign", is_flag=True, help="Push cosign's signatures in the file, too, to their tags."
+)
 @click.option("--library", metavar="URL", help="The library that library:// means.")
 @access_options
 @json_option
@@ -47,7 +50,7 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
     from backend.errors import UsageError
     from backend.events import Finished
     from backend.reference import parse
-    from backend.settings import variable
+    from backend.settings import flag, variable
 
     target = parse(uri)
     if target.transport not in {"docker", "oras", "library"}:
@@ -64,6 +67,7 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
                 target,
                 report,
                 str(options["layer_format"] or variable("LAYER_FORMAT") or ""),
+                with_cosign=bool(options["with_cosign"]) or flag("WITH_COSIGN"),
             )
         )
         report(Finished(path=str(target), digest=digest, size=image.stat().st_size))
@@ -72,15 +76,25 @@ def push(ctx: click.Context, /, *, image: Path, uri: str, as_json: bool, **optio
 
 
 async def _push(
-    access: Access, image: Path, target: Reference, report: Report, layer_format: str
+    access: Access,
+    image: Path,
+    target: Reference,
+    report: Report,
+    layer_format: str,
+    *,
+    with_cosign: bool,
 ) -> Digest:
+    from dataclasses import replace
+
     from backend.cache import scratch_folder
+    from backend.events import Note
     from backend.paths import cache_home
     from backend.reference import Reference
     from backend.registry.push import open_destination
     from backend.sources.library import push_to_library
     from backend.transfer import copy_image
 
+    signatures = _signatures(image, target, layer_format) if with_cosign else {}
     if target.transport == "library":
         _refuse_format(layer_format, target)
         return await push_to_library(image, target, access, report)
@@ -89,7 +103,30 @@ async def _push(
         origin = Reference(transport="file", path=str(image))
         async with access.client() as client:
             destination = await open_destination(client, target)
-            return await copy_image(source, origin, destination, target, report)
+            digest = await copy_image(source, origin, destination, target, report)
+            for tag, signature in signatures.items():
+                where = replace(target, tag=tag, digest=None)
+                report(Note(level="info", text=f"Writing cosign signatures: {where}"))
+                await copy_image(signature, origin, destination, where, report)
+            return digest
+
+
+def _signatures(image: Path, target: Reference, layer_format: str) -> dict[str, StoredImage]:
+    """Return cosign's signatures in the file by tag; they are of the image as it is stored.
+
+    Raises:
+        UsageError: Something else is pushed.
+    """
+    from backend.errors import UsageError
+    from backend.sources.stored import stored_signatures
+
+    if target.transport != "docker" or layer_format.startswith("tar"):
+        why = "the signatures are of the image with the layers that are in the file"
+        raise UsageError("--with-cosign needs docker:// and no --layer-format tar", why=why)
+    found = stored_signatures(image)
+    if not found:
+        raise UsageError(f"{image} holds no cosign signatures", hint="leave --with-cosign out")
+    return found
 
 
 def _source(

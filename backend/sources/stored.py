@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from backend.errors import FormatError, NotFoundError
@@ -9,10 +10,10 @@ from backend.escape import one_line
 from backend.oci import media
 from backend.oci.digest import Digest, digest_of, digest_of_range
 from backend.oci.image import Descriptor, Manifest, parse_manifest
-from backend.oci.json import dump
+from backend.oci.json import MAX_DOCUMENT, dump
 from backend.oci.source import RawManifest
 from backend.sif.file import SifFile
-from backend.sif.ocisif import image_of
+from backend.sif.ocisif import COSIGN_PREFIX, REFERENCE_NAME, image_of, is_cosign, read_blob
 from backend.sources.tree import Region
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 _TITLE = "org.opencontainers.image.title"
 _CONFIG = b"{}"
+_COSIGN_TAG = re.compile(r"sha256-[0-9a-f]{64}\.(sig|att|sbom)")
+_MAX_STATEMENT = 64 << 20
+"""Bytes of what a signature is about: attestations hold whole lists of packages."""
 
 
 class StoredImage:
@@ -123,6 +127,29 @@ def open_artifact(path: Path) -> StoredImage:
     raw = RawManifest(data=data, media_type=media.OCI_MANIFEST, digest=digest_of(data))
     region = Region(path=path, offset=0, size=size)
     return StoredImage(raw, {digest: region}, {manifest.config.digest: _CONFIG})
+
+
+def stored_signatures(path: Path) -> dict[str, StoredImage]:
+    """Return cosign's images in an OCI-SIF, by the tag under which cosign looks for each.
+
+    Raises:
+        FormatError: The file is no OCI-SIF, or one of them is damaged.
+    """
+    found = {}
+    with SifFile(path) as sif:
+        for entry in image_of(sif).index.manifests:
+            tag = entry.annotations.get(REFERENCE_NAME, "").removeprefix(f"{COSIGN_PREFIX}:")
+            if not is_cosign(entry) or not _COSIGN_TAG.fullmatch(tag):
+                continue
+            data = read_blob(sif, entry, limit=MAX_DOCUMENT)
+            manifest = parse_manifest(data, entry.media_type)
+            documents = {
+                one.digest: read_blob(sif, one, limit=_MAX_STATEMENT)
+                for one in (manifest.config, *manifest.layers)
+            }
+            raw = RawManifest(data=data, media_type=manifest.media_type, digest=entry.digest)
+            found[tag] = StoredImage(raw, {}, documents)
+    return found
 
 
 def require_squashfs(image: StoredImage) -> None:

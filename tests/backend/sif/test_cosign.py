@@ -24,6 +24,8 @@ from tests.support.squashed import write_sif
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.support.registry import Registry
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -93,6 +95,33 @@ def test_valid(
     digest = payload["critical"]["image"]["docker-manifest-digest"]
     assert digest == read_ocisif(image).manifest_digest
     assert main(["verify", "--cosign", str(image)]) == 2
+
+
+@pytest.mark.registry
+def test_signatures_are_pushed_with_the_image(
+    image: Path,
+    key: ec.EllipticCurvePrivateKey,
+    registry: Registry,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = f"docker://{registry.host}/cosign/signed:v1"
+    assert main(["push", "--with-cosign", str(image), target]) == 2
+    assert "holds no cosign signatures" in capsys.readouterr().err
+    sign(image, key)
+    for argv in (["--layer-format", "tar", str(image), target], [str(image), f"oras{target[6:]}"]):
+        assert main(["push", "--with-cosign", *argv]) == 2
+    assert main(["push", "--with-cosign", str(image), target]) == 0
+    digest = read_ocisif(image).manifest_digest
+    tag = f"{digest.replace(':', '-')}.sig"
+    assert f"Writing cosign signatures: docker://{registry.host}/cosign/signed:{tag}" in (
+        capsys.readouterr().err
+    )
+    manifest = json.loads(registry.get_manifest("cosign/signed", tag)[0])
+    payload = json.loads(registry.get_blob("cosign/signed", manifest["layers"][0]["digest"]))
+    assert payload["critical"]["image"]["docker-manifest-digest"] == digest
+    assert main(["referrers", "--json", target]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["artifactType"] == "application/vnd.dev.cosign.sig"
 
 
 @pytest.mark.parametrize(
