@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import tempfile
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -38,6 +37,7 @@ from tests.support.images import (
     write_layout,
 )
 from tests.support.library import TOKEN, serve_library
+from tests.support.podman import podman_with
 from tests.support.registry import PASSWORD, USER
 from tests.support.sifs import partition, sif
 from tests.support.tokens import grant, token_registry
@@ -75,10 +75,8 @@ def judge(*argv: str) -> str:
 
 @pytest.fixture
 def podman(tmp_path: Path) -> Iterator[list[str]]:
-    """Podman with a storage of its own; it takes no --runroot of more than 50 characters."""
-    with tempfile.TemporaryDirectory(prefix="podman") as short:
-        own = ["--root", str(tmp_path / "root"), "--runroot", short, "--storage-driver", "vfs"]
-        yield ["podman", *own, "--cgroup-manager", "cgroupfs"]
+    with podman_with(tmp_path / "root") as command:
+        yield command
 
 
 def sif_digest(path: str) -> str:
