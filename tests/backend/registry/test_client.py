@@ -305,7 +305,7 @@ async def test_trouble_that_stays_is_reported(registry: Registry) -> None:
     ("asked", "told"),
     [
         ("21600", "6 hours"),
-        (f"{time.time() + 9 * 86400 + 600:.0f}", "9 days"),  # as a date
+        (f"{time.time() + 9 * 86400 + 43200:.0f}", "9 days"),  # as a date
         ("9" * 400, "32 years"),
     ],
     ids=["seconds", "date", "for ever"],
