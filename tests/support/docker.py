@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_START_S = 30.0
+_START_S = 100.0
 _QUIET = ("iptables", "ip6tables", "ip-forward", "ip-masq")
 
 
