@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -59,6 +60,7 @@ def start_detached(plan: Plan, name: str, *, keep_input: bool) -> str:
         os.waitpid(pid, 0)
         with open(f"{folder}/log", encoding="utf-8", errors="replace") as log:
             lines = log.read(_MAX_LOG).splitlines()
+        shutil.rmtree(folder, ignore_errors=True)
         raise LaunchError(
             "the container did not start", why="; ".join(line[9:].strip() for line in lines)
         )

@@ -109,9 +109,11 @@ def test_its_end_and_its_status_are_remembered(busybox: Path) -> None:
         missing = desk.run("exec", "--in", "short", "true")
         assert missing.returncode == 11
         assert "no container called" in missing.stderr
-        broken = desk.run("exec", "-d", busybox, "nosuch")
-        assert broken.returncode == 125
-        assert "not in the image" in broken.stderr
+        for flag in ("-d", "-dt"):
+            broken = desk.run("exec", flag, "--name", "broken", busybox, "nosuch")
+            assert broken.returncode == 125
+            assert "not in the image" in broken.stderr
+        assert "broken" not in desk("ps", "-a")
     finally:
         desk.close()
 
