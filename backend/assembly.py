@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from backend.copying import copy_range
 from backend.errors import FormatError, UsageError
+from backend.events import Phase
 from backend.layers.keep import LayerKeeper
 from backend.layers.squash import LayerSource, squash_layers
 from backend.oci import media
@@ -167,6 +168,8 @@ def _keep(
     for index, _ in enumerate(image.layers):
         with writer.layer() as out:
             keeper.write(index, out)
+    total = sum(layer.size for layer in image.layers)
+    report(Phase(name="convert", done=total, total=total, state="done"))
 
 
 def layer_sources(image: Assembly, config: ImageConfig) -> list[LayerSource]:

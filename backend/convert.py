@@ -279,5 +279,6 @@ def _to_folder(image: Assembly, path: Path, options: PullOptions, report: Report
             root = os.fsencode(folder)
             for count in unpack(tree.layers[0], keep_owners=is_root, root=root):
                 report(Phase(name="extract", done=count, unit="files"))
+            report(Phase(name="extract", done=count, unit="files", state="done"))
         staged.commit(folder)
     return Converted(path=path, digest="", size=0)

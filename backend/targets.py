@@ -203,18 +203,18 @@ def write_layout(image: Assembly, sink: Sink, tag: str, report: Report) -> Diges
     """
     sink.add("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
     blob = "blobs/sha256/{}"
+    counter = _Counter(report)
     if image.has_diff_ids:
-        done = 0
         for index, layer in enumerate(image.layers):
             with image.open_layer(index) as packed:
                 found = sink.copy(blob, packed)
             if found != (layer.digest, layer.size):
                 raise FormatError(f"{layer.digest} has other content")
-            done += layer.size
-            report(Phase(name="convert", done=done))
+            counter.add(layer.size)
         raw_config, raw_manifest = image.source.raw_config, image.source.raw_manifest
     else:
-        raw_config, raw_manifest = _packed(image, sink, blob, report)
+        raw_config, raw_manifest = _packed(image, sink, blob, counter)
+    counter.end()
     manifest = parse_manifest(raw_manifest, image.source.media_type)
     for data in (raw_config, raw_manifest):
         sink.add(blob.format(digest_of(data).partition(":")[2]), data)
@@ -245,12 +245,14 @@ def write_docker_archive(image: Assembly, sink: Sink, name: str, report: Report)
     config = parse_config(image.source.raw_config)
     layers: list[str] = []
     diff_ids: list[Digest] = []
+    counter = _Counter(report)
     for number, source in enumerate(layer_sources(image, config), 1):
         with InflatedLayer(source, label=f"layer {number} of {len(image.layers)}") as layer:
-            diff_id, _ = sink.stream("{}.tar", _reported(layer, report))
+            diff_id, _ = sink.stream("{}.tar", counter.count(layer))
             layer.verify()
         layers.append(f"{diff_id.partition(':')[2]}.tar")
         diff_ids.append(diff_id)
+    counter.end()
     raw = image.source.raw_config
     if not image.has_diff_ids:
         raw = _with_diff_ids(raw, diff_ids)
@@ -262,20 +264,38 @@ def write_docker_archive(image: Assembly, sink: Sink, name: str, report: Report)
     return digest
 
 
-def _opened(image: Assembly, report: Report) -> Iterator[Iterator[bytes]]:
-    for index, _ in enumerate(image.layers):
-        with image.open_layer(index) as opened:
-            chunks = iter(lambda opened=opened: opened.read(_CHUNK), b"")  # type: ignore[misc]
-            yield _reported(chunks, report)
+class _Counter:
+    """Tells how many bytes of the layers went through."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._done = 0
+
+    def count(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """Yield the chunks, counted."""
+        for chunk in chunks:
+            self.add(len(chunk))
+            yield chunk
+
+    def add(self, size: int) -> None:
+        """Tell of some more."""
+        self._done += size
+        self._report(Phase(name="convert", done=self._done))
+
+    def end(self) -> None:
+        """Tell that it was all."""
+        self._report(Phase(name="convert", done=self._done, state="done"))
 
 
-def _packed(image: Assembly, sink: Sink, blob: str, report: Report) -> tuple[bytes, bytes]:
+def _packed(image: Assembly, sink: Sink, blob: str, counter: _Counter) -> tuple[bytes, bytes]:
     """Pack layers that are made as they are read; return configuration and manifest."""
     layers: list[Descriptor] = []
     diff_ids: list[Digest] = []
-    for chunks in _opened(image, report):
-        packing = _Packing(chunks)
-        digest, size = sink.stream(blob, packing)
+    for index, _ in enumerate(image.layers):
+        with image.open_layer(index) as opened:
+            chunks = iter(lambda opened=opened: opened.read(_CHUNK), b"")  # type: ignore[misc]
+            packing = _Packing(counter.count(chunks))
+            digest, size = sink.stream(blob, packing)
         layers.append(Descriptor(media_type=media.OCI_LAYER + "+gzip", digest=digest, size=size))
         diff_ids.append(packing.diff_id())
     config = _with_diff_ids(image.source.raw_config, diff_ids)
@@ -350,11 +370,3 @@ def _with_diff_ids(raw_config: bytes, diff_ids: list[Digest]) -> bytes:
     if sum(not entry.empty_layer for entry in history) != len(diff_ids):
         config.pop("history", None)
     return dump(config)
-
-
-def _reported(chunks: Iterable[bytes], report: Report) -> Iterator[bytes]:
-    done = 0
-    for chunk in chunks:
-        done += len(chunk)
-        report(Phase(name="convert", done=done))
-        yield chunk

@@ -146,7 +146,9 @@ class Squasher:
 
     def _watched(self, layer: InflatedLayer) -> Iterator[bytes]:
         for chunk in layer:
-            self._report(Phase(name="convert", done=self._before + layer.read, total=self.total))
+            # An archive that is made while it is read is longer than what it is made of.
+            done = min(self._before + layer.read, self.total)
+            self._report(Phase(name="convert", done=done, total=self.total))
             yield chunk
 
     def _bind(self, builder: _Builder) -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ import pytest
 
 from backend.convert import Target, convert_image, parse_target
 from backend.errors import BackendError, ExistsError, NotFoundError, UsageError
-from backend.events import ignore
+from backend.events import Phase, ignore
 from backend.oci.platform import parse_platform
 from backend.pull import PullOptions
 from backend.reference import parse
@@ -34,6 +33,7 @@ from tests.support.images import (
     symlink,
     write_layout,
 )
+from tests.support.podman import podman_with
 from tests.support.squashfs import Seen, need_root, snapshot, unsquashed
 
 if TYPE_CHECKING:
@@ -129,6 +129,22 @@ def test_files_come_through(source: str, target: str, tmp_path: Path) -> None:
     assert without_links(got) == without_links(wanted)
 
 
+@pytest.mark.parametrize("source", ["oci", "kept"])
+@pytest.mark.parametrize("target", [*TARGETS, "kept"])
+def test_progress_goes_on_to_its_end(source: str, target: str, tmp_path: Path) -> None:
+    seen: list[Phase] = []
+    named = make(source, tmp_path)
+    form = Target(form="oci-sif" if target == "kept" else target, path=tmp_path / "target")  # type: ignore[arg-type]
+    chosen = options(tmp_path, keep_layers=target == "kept")
+    convert_image(
+        parse(named), form, chosen, lambda one: seen.append(one) if type(one) is Phase else None
+    )
+    for name in {one.name for one in seen} - {"resolve"}:
+        phase = [one for one in seen if one.name == name]
+        assert [one.done for one in phase] == sorted(one.done for one in phase)
+        assert [one.state for one in phase].index("done") == len(phase) - 1
+
+
 @pytest.mark.parametrize("target", ["oci", "oci-archive"])
 @pytest.mark.parametrize("source", ["oci", "oci-archive"])
 def test_an_image_of_archives_keeps_its_digest(source: str, target: str, tmp_path: Path) -> None:
@@ -165,13 +181,9 @@ def test_skopeo_reads_what_came_back(source: str, target: str, tmp_path: Path) -
 
 @pytest.fixture
 def podman(tmp_path: Path) -> Iterator[list[str]]:
-    """Podman with a storage of its own; it takes no --runroot of more than 50 characters."""
     need_root()
-    if not shutil.which("podman") or not shutil.which("runc"):
-        pytest.skip("no podman, or no runc for it")
-    with tempfile.TemporaryDirectory(prefix="pod") as short:
-        own = ["--root", str(tmp_path / "store"), "--runroot", short, "--storage-driver", "vfs"]
-        yield ["podman", *own, "--cgroup-manager", "cgroupfs"]
+    with podman_with(tmp_path / "store") as command:
+        yield command
 
 
 @pytest.mark.parametrize(
