@@ -138,7 +138,7 @@ class Roster(ScrollView, Generic[Row], can_focus=True):
     ) -> None:
         super().__init__(id=id)
         self.columns = tuple(columns)
-        self.empty: tuple[str, ...] = tuple(empty)
+        self._empty: tuple[str, ...] = tuple(empty)
         self._key = key
         self._can_mark = marks
         self._rows: Sequence[Row] = ()
@@ -159,6 +159,17 @@ class Roster(ScrollView, Generic[Row], can_focus=True):
         if self._marks:
             self._marks &= {self._key(row) for row in rows}
         self._arrange()
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """What is shown when there are no rows, one line each."""
+        return self._empty
+
+    @empty.setter
+    def empty(self, lines: Sequence[str]) -> None:
+        if tuple(lines) != self._empty:
+            self._empty = tuple(lines)
+            self.refresh()
 
     @property
     def rows(self) -> Sequence[Row]:

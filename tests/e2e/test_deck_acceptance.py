@@ -256,12 +256,12 @@ def test_09_a_copy_reaches_the_terminal_around_a_tmux_with_default_settings(
     attach = ("tmux", "-S", str(terminal.socket), "attach", "-t", "t")
     environment = {"TERM": "xterm-256color", "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"}
     with open_pseudo(attach, environment, tmp_path) as outer:
-        outer.until(b"shell>")
+        terminal.until(lambda: terminal.tmux("list-clients").count("\n") == 1)
         terminal.type(f"{inside_tmux(terminal)} sifdeck deck\n")
-        outer.until(b"No image files here yet")
+        terminal.wait("No image files here yet")
         terminal.press("y")
         outer.until(base64.b64encode(b"sifdeck inspect IMAGE"))
-        outer.until(b"by way of tmux")
+        terminal.wait("by way of tmux")
     assert terminal.tmux("show-buffer") == "sifdeck inspect IMAGE"
 
 
