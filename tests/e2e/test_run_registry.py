@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from backend.history import read_journal
 from tests.support import images
-from tests.support.containers import SIFDECK
+from tests.support.containers import SIFDECK, busybox
 from tests.support.imports import imported_by
 
 if TYPE_CHECKING:
@@ -79,3 +80,20 @@ def test_a_name_without_a_registry_is_looked_up_as_by_pull(
     missing = run("other:1")
     assert missing.returncode == 11
     assert "no such image: 'other:1'" in missing.stderr
+
+
+@pytest.mark.parametrize("words", [["run"], ["--debug", "run"], ["run", "--profile", "quiet"]])
+def test_a_run_is_noted_for_those_who_clean_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    if os.getuid():
+        pytest.skip("not root")
+    path = busybox(tmp_path, Cmd=["true"])
+    (tmp_path / "config.toml").write_text('[profiles]\nquiet = ["--no-home"]\n')
+    monkeypatch.setenv("SIFDECK_CONFIG_DIR", str(tmp_path))
+    done = subprocess.run(
+        [SIFDECK, *words, path], capture_output=True, text=True, timeout=60, check=False,
+        env=dict(os.environ), stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert read_journal()[str(path)].used > 0
