@@ -215,6 +215,7 @@ def test_07_a_job_goes_on_when_the_deck_quits_or_is_killed(
 
     more_arrives(terminal, base, slow)
     terminal.type("stty sane; sifdeck reset-tty; clear\n")
+    terminal.wait("shell>", gone="[1 Images]")  # what the killed deck had drawn
     open_deck(terminal)
     terminal.press("3")
     assert "#2" not in terminal.wait("> #1")
