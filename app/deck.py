@@ -60,7 +60,8 @@ from app.requests import (
     RunRequested,
 )
 from app.screens.filtering import FilterScreen
-from app.screens.view import ViewScreen, bindings
+from app.screens.panes import bindings
+from app.screens.view import ViewScreen
 from app.sheet import Sheet
 from app.themes import THEMES, choose_theme
 from app.trouble import Trouble, said_of, trouble_of

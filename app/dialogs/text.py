@@ -9,7 +9,7 @@ from textual.containers import Vertical
 from textual.widgets import Static
 
 from app.dialogs.dialog import Dialog
-from app.screens.view import Text
+from app.screens.panes import Text
 from widgets.line_view import Document
 
 if TYPE_CHECKING:

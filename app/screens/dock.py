@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from textual import on
 from textual.containers import Horizontal
 
-from app.screens.jobs import PART_COLUMNS, job_columns, parts_of
-from app.screens.view import List, Text
+from app.screens.jobtable import PART_COLUMNS, job_columns, parts_of
+from app.screens.panes import List, Text
 from backend.logfile import LogFile
 from widgets.roster import Roster
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from textual import work
 
 from app.commands import check_keys
-from app.screens.view import Text, ViewScreen, bindings
+from app.screens.panes import Text, bindings
+from app.screens.view import ViewScreen
 from backend.errors import BackendError, ToolFailedError
 from backend.escape import one_line
 from backend.program import OURSELVES

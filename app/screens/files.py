@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from app.filetree import FileRow, FileTree
-from app.screens.view import List
+from app.screens.panes import List
 from app.words import size
 from widgets.roster import Column
 

@@ -11,7 +11,8 @@ from textual.worker import get_current_worker
 
 from app.commands import CommandLine
 from app.screens.job import Found, JobScreen
-from app.screens.view import List, ViewScreen, bindings
+from app.screens.panes import List, bindings
+from app.screens.view import ViewScreen
 from app.words import age, count
 from backend.escape import one_line
 from backend.jobs.search import Hit, find_in_logs

@@ -18,7 +18,7 @@ from app.requests import CommandRequested
 from app.screens.files import Files
 from app.screens.imageactions import ImageActions, with_facts
 from app.screens.inspector import Inspector
-from app.screens.view import Text, bindings
+from app.screens.panes import Text, bindings
 from app.words import short_path
 from backend.errors import BackendError
 from backend.escape import one_line

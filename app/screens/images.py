@@ -20,8 +20,8 @@ from app.requests import CommandRequested, RepositoryRequested
 from app.screens.filtering import FilterScreen
 from app.screens.imageactions import ImageActions, with_facts
 from app.screens.inspector import Inspector
+from app.screens.panes import List, bindings
 from app.screens.sources import EVERYTHING, Source, Sources, sources_of
-from app.screens.view import List, bindings
 from app.words import age, count, short_path, size, timestamp
 from backend.catalog import SUFFIXES, Image
 from backend.errors import BackendError

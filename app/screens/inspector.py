@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from textual import on
 from textual.containers import Vertical
 
-from app.screens.view import Text
+from app.screens.panes import Text
 from backend.escape import one_line
 from widgets.line_view import Document
 from widgets.status_line import StatusLine

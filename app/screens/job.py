@@ -11,7 +11,8 @@ from textual.containers import Horizontal
 
 from app.commands import BY_ID, CommandLine
 from app.requests import AttachRequested, CommandRequested, RetryRequested
-from app.screens.view import List, Text, ViewScreen, bindings
+from app.screens.panes import List, Text, bindings
+from app.screens.view import ViewScreen
 from app.trouble import Trouble, trouble_of_event, without_secrets
 from app.words import duration, home_path
 from backend.errors import UsageError

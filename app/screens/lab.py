@@ -19,7 +19,8 @@ from textual.widgets import Input, Markdown, Static
 
 from app.commands import CommandLine
 from app.handover import run_foreground
-from app.screens.view import Text, ViewScreen, bindings
+from app.screens.panes import Text, bindings
+from app.screens.view import ViewScreen
 from backend.errors import BackendError, ToolError, ToolFailedError
 from backend.escape import one_line, printable
 from backend.process import run_tool

@@ -11,7 +11,8 @@ from textual import work
 from app.commands import BY_ID, CommandLine
 from app.forms import login_form
 from app.requests import CommandRequested, LoginRequested
-from app.screens.view import List, ViewScreen, bindings
+from app.screens.panes import List, bindings
+from app.screens.view import ViewScreen
 from backend.errors import BackendError
 from backend.escape import one_line
 from backend.process import run_tool

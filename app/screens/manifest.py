@@ -9,7 +9,8 @@ from textual import work
 from app.commands import CommandLine
 from app.inspection import remote_pages
 from app.screens.inspector import Inspector
-from app.screens.view import Text, ViewScreen, bindings
+from app.screens.panes import Text, bindings
+from app.screens.view import ViewScreen
 from backend.errors import BackendError
 from backend.reference import DOCKER_HUB
 

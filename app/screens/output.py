@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from app.screens.view import Text, ViewScreen
+from app.screens.panes import Text
+from app.screens.view import ViewScreen
 from backend.escape import one_line
 from backend.logfile import LogFile
 from widgets.status_line import StatusLine

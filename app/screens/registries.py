@@ -21,7 +21,7 @@ from app.forms import login_form
 from app.requests import CommandRequested, CopyRequested, LoginRequested
 from app.screens.filtering import FilterScreen
 from app.screens.manifest import ManifestScreen
-from app.screens.view import List, bindings
+from app.screens.panes import List, bindings
 from app.words import age, count, size, timestamp
 from backend.errors import BackendError, UsageError
 from backend.escape import one_line

@@ -14,7 +14,7 @@ from app.commands import BY_ID, CommandLine
 from app.requests import AttachRequested, CommandRequested
 from app.screens.filtering import FilterScreen
 from app.screens.output import OutputScreen
-from app.screens.view import List, bindings
+from app.screens.panes import List, bindings
 from app.words import age, count, short_path
 from backend.errors import BackendError
 from backend.escape import one_line

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.commands import CommandLine
-from app.screens.view import List
+from app.screens.panes import List
 from app.words import short_path, size
 from backend.selection import SELECTIONS
 from widgets.roster import Column

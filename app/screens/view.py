@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
-from textual import on, work
-from textual.binding import Binding
+from textual import on
 from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.widget import Widget
@@ -23,9 +21,9 @@ from app.commands import (
     key_name,
 )
 from app.requests import CustomRequested
-from app.words import bar, duration, percent, size
+from app.screens.jobtable import job_line
+from app.words import bar, size
 from backend.escape import one_line
-from widgets import ansi
 from widgets.key_line import Key, KeyLine
 from widgets.line_view import LineView
 from widgets.roster import Roster
@@ -36,14 +34,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from textual.app import ComposeResult
-    from textual.binding import BindingType
 
-    from app.board import Board, JobRow
+    from app.board import Board
     from app.desk import Desk
     from backend.config import CustomCommand
-    from backend.progress import Progress
-
-Row = TypeVar("Row")
 
 DOCK_WIDTH, DOCK_HEIGHT = 160, 40
 """Columns and lines from which there is room for jobs below a view."""
@@ -59,94 +53,7 @@ Enlarge the window, or type:
 
 q  quit"""
 
-
-def bindings(*views: str) -> list[BindingType]:
-    """Return the key bindings of some views out of the table of actions."""
-    return [_binding(action) for action in actions_of(*views) if action.keys]
-
-
-def _binding(action: Action) -> Binding:
-    keys = ",".join(action.keys)
-    return Binding(keys, action.name, action.label, id=action.id, tooltip=action.help)
-
-
-class List(Roster[Row]):
-    """The list with the keys of the table."""
-
-    BINDINGS = bindings("list")
-
-
-class Text(LineView):
-    """The text with the keys of the table; it can be searched and saved.
-
-    Args:
-        follow: Whether to stay at the end while lines are added.
-        empty: What to show while there are no lines.
-        stamped: Whether lines begin with a time, which is shown on request.
-        save_as: Name of the file that it is saved to.
-    """
-
-    BINDINGS = bindings("log")
-
-    def __init__(
-        self,
-        *,
-        follow: bool = False,
-        empty: str = "",
-        stamped: bool = False,
-        save_as: str = "sifdeck.txt",
-        id: str | None = None,  # noqa: A002  (Textual's name)
-    ) -> None:
-        super().__init__(follow=follow, empty=empty, stamped=stamped, id=id)
-        self.save_as = save_as
-
-    def action_find(self) -> None:
-        """Ask what to find, and go there."""
-        from app.dialogs.prompt import PromptDialog
-
-        def answered(wanted: str | None) -> None:
-            if wanted is not None:
-                self.find(wanted)
-
-        self.app.push_screen(PromptDialog("Find", self.wanted), answered)
-
-    def action_save(self) -> None:
-        """Ask for a file, and write all lines to it, their times too, without colours."""
-        from app.dialogs.prompt import PromptDialog
-
-        def answered(name: str | None) -> None:
-            if name:
-                self._write(Path(name).expanduser().absolute(), self.line_count)
-
-        self.app.push_screen(PromptDialog("Save as", _free_name(self.save_as)), answered)
-
-    @work(thread=True)
-    def _write(self, target: Path, count: int) -> None:
-        lines = self.source.again()
-        try:
-            with target.open("x", encoding="utf-8") as out:
-                for number in range(min(count, len(lines))):
-                    line = lines.line(number, _SAVED_LINE)
-                    out.write("".join(text for text, _, _ in ansi.pieces(line)) + "\n")
-        except OSError as error:
-            said, severity = f"cannot write {target}: {error.strerror}", "error"
-        else:
-            said, severity = f"wrote {target}", "information"
-        finally:
-            lines.close()
-        self.app.call_from_thread(self.notify, said, severity=severity, markup=False)
-
-
 _LEAST_WIDTH, _LEAST_HEIGHT = 60, 15
-_SAVED_LINE = 1 << 18
-"""Characters of a line that are saved."""
-
-
-def _free_name(name: str) -> str:
-    """Return the name, with a number in it where there is such a file already."""
-    path = Path(name)
-    numbered = (f"{path.stem}-{number}{path.suffix}" for number in range(2, 1000))
-    return next((one for one in (name, *numbered) if not Path(one).exists()), name)
 
 
 class ViewScreen(Screen[None]):
@@ -391,32 +298,3 @@ def _fitting(texts: Iterable[str], width: int) -> str:
         if len(text) <= width:
             break
     return text
-
-
-def job_line(row: JobRow) -> str:
-    """Return where a job stands, on one line."""
-    progress = row.progress
-    title = f"{row.job.verb} {one_line(short_title(row.job.title), limit=60)}"
-    return "  ".join([title, *progress_words(progress)]) if progress else title
-
-
-def short_title(title: str) -> str:
-    """Return what a job works on without the transport that nearly all have."""
-    return title.removeprefix("docker://")
-
-
-def progress_words(progress: Progress) -> list[str]:
-    """Return how far an operation is: bar, bytes, speed and what it does."""
-    fraction = progress.fraction
-    parts = []
-    if fraction is not None:
-        parts.append(f"{bar(fraction, 14)} {percent(fraction):>4}")
-    if progress.total and progress.done < progress.total:
-        parts.append(f"{size(progress.done)}/{size(progress.total)}")
-        if progress.rate:
-            parts.append(f"{size(progress.rate)}/s {duration(progress.eta_s)}")
-    elif progress.step:
-        parts.append(one_line(progress.step.name, limit=40))
-    elif progress.phase:
-        parts.append(progress.phase.name)
-    return parts

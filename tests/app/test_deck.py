@@ -16,7 +16,7 @@ from app.screens.images import ImagesScreen
 from app.screens.inspector import Inspector
 from app.screens.job import JobScreen
 from app.screens.jobs import JobsScreen
-from app.screens.view import List, Text
+from app.screens.panes import List, Text
 from backend.config import Config
 from backend.events import Blob, Event, Failed, Output, Phase, Resolved, Retained, Started, Step
 from backend.jobs import Jobs

@@ -21,7 +21,7 @@ import pytest
 from app import clipboard
 from app.board import Board
 from app.clipboard import osc52
-from app.screens.view import List, Text
+from app.screens.panes import List, Text
 from app.themes import THEMES, choose_theme
 from app.trouble import Trouble, without_secrets
 from backend.catalog import Image

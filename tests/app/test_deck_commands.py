@@ -30,7 +30,7 @@ from app.screens.image import ImageScreen
 from app.screens.job import JobScreen
 from app.screens.logins import LoginsScreen
 from app.screens.manifest import ManifestScreen
-from app.screens.view import List, Text
+from app.screens.panes import List, Text
 from tests.support.decks import make_deck, make_desk, make_images, settle
 from widgets.key_line import Key, KeyLine
 

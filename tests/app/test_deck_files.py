@@ -10,7 +10,7 @@ from textual.widgets import Input
 from app.screens.files import Files
 from app.screens.image import ImageScreen
 from app.screens.inspector import Inspector
-from app.screens.view import Text
+from app.screens.panes import Text
 from tests.support.decks import make_deck, make_desk, settle, until
 from tests.support.images import Entry, directory
 from tests.support.squashed import whiteout, write_sif

@@ -11,9 +11,9 @@ from textual.widgets import Input
 
 from app.cli.main import main
 from app.dialogs.fill import FillDialog
+from app.screens.panes import List, Text
 from app.screens.registries import RegistriesScreen
 from app.screens.sources import Sources
-from app.screens.view import List, Text
 from backend.config import Config
 from backend.journal import note_check, note_run
 from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, until, write_job

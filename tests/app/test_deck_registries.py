@@ -15,8 +15,8 @@ from app.dialogs.fill import FillDialog
 from app.memory import Memory, load_memory
 from app.screens.inspector import Inspector
 from app.screens.manifest import ManifestScreen
+from app.screens.panes import List, Text
 from app.screens.registries import RegistriesScreen, page_of
-from app.screens.view import List, Text
 from backend.registry.access import Access
 from backend.tagcache import TagCache
 from tests.support import images

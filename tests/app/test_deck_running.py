@@ -12,7 +12,7 @@ import pytest
 
 from app.dialogs.confirm import ConfirmDialog
 from app.screens.output import OutputScreen
-from app.screens.view import List, Text
+from app.screens.panes import List, Text
 from backend.runtime.instances import Record, home, started_ticks, write_record
 from tests.support.decks import NOW, make_deck, make_desk, make_images, settle, until
 from widgets.status_line import StatusLine

@@ -8,7 +8,7 @@ import pytest
 from textual.widgets import Input, Markdown, Static
 
 from app.screens.lab import LabScreen
-from app.screens.view import Text
+from app.screens.panes import Text
 from backend.labs.workshop import find_place, opened
 from tests.support.decks import make_deck, make_desk, settle
 from widgets.status_line import StatusLine
