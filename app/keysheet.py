@@ -21,6 +21,7 @@ TITLES = {
     "manifest": "One image at a registry",
     "jobs": "Jobs",
     "job": "One job",
+    "found": "Found in the logs",
     "log": "In a text",
     "running": "Running",
     "doctor": "Doctor",
