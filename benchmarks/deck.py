@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 RUNS = 9
 SIFDECK = Path(sys.executable).with_name("sifdeck")
 DECK = (str(SIFDECK), "deck")
-PAINTED = b"Images]"
+PAINTED = b"5 Doctor"
 BARE_APP = """
 from textual.app import App
 from textual.widgets import Static
