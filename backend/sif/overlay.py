@@ -154,6 +154,8 @@ def _make_filesystem(fd: int, start: int, path: Path, new: NewOverlay) -> int:
         argv += ["-d", skeleton, place, f"{new.size_mib}M"]
         asyncio.run(run_tool(argv, timeout_s=_MKFS_S))
     os.ftruncate(fd, start + size)
+    if not new.is_sparse:  # mkfs makes holes where zeros are to be, on a tmpfs
+        os.posix_fallocate(fd, start, size)
     if new.for_root and os.geteuid():
         numbers = _folders(ExtReader(fd, offset=start, size=size))
         commands = "".join(f"sif <{one}> uid 0\nsif <{one}> gid 0\n" for one in numbers).encode()

@@ -53,7 +53,10 @@ def test_a_sparse_file_of_6_gib(form: str, tmp_path: Path) -> None:
     assert main(["-q", "convert", str(made), f"docker-archive:{saved}"]) == 0
     with tarfile.open(saved) as outer:
         (name,) = (one for one in outer.getnames() if one.endswith(".tar"))
-        outer.extract(name, tmp_path, filter="data")
+        packed = outer.extractfile(name)
+        assert packed is not None
+        with (tmp_path / name).open("wb") as out:
+            shutil.copyfileobj(packed, out)
     back = tmp_path / "back"
     back.mkdir()
     subprocess.run(["tar", "-C", str(back), "-xf", str(tmp_path / name)], check=True)

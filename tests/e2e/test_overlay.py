@@ -36,8 +36,8 @@ def test_an_overlay_from_its_beginning_to_its_seal(
         return str(done.stdout.decode())
 
     run("overlay", "create", "--sparse", "--create-dir", "/made", *flags, image)
-    script = "touch /made/x && echo kept >/made/note && stat -c %U /made && echo top >/top"
-    owner = "root\n" if flags else f"{name}\n"
+    script = "touch /made/x && echo kept >/made/note && stat -c %u /made && echo top >/top"
+    owner = "0\n" if flags else f"{who.uid}\n"
     assert run("exec", "--writable", *flags, image, "sh", "-c", script) == owner
     run("overlay", "sync", image)
     run("verify", image)
