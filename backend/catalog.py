@@ -325,12 +325,14 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
-    """Yield (path, size, time of change) of each file in a folder that may be an image."""
+    """Yield (path, size, time of change) of each file in a folder that may be an image, by name.
+
+    The order in which a folder gives its files differs from one file system to the next.
+    """
     found = 0
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if not entry.name.endswith(SUFFIXES):
-                continue
+        named = [entry for entry in entries if entry.name.endswith(SUFFIXES)]
+        for entry in sorted(named, key=lambda entry: entry.name):
             try:
                 status = entry.stat()
             except OSError:  # gone, or a link to nothing
