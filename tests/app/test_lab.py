@@ -147,7 +147,7 @@ def test_a_step_that_cannot_be_done_here_holds_nobody_up(
     (report,) = json.loads(lab("report"))
     assert not report["finished"]
     home = Path(os.environ["HOME"]) / ".local/state/sifdeck/labs"
-    (home / "ada/small/work/b.txt").write_text("a.txt")
+    home.joinpath("ada", "small", "work", "b.txt").write_text("a.txt")
     lab("check", "small")
     (report,) = json.loads(lab("report"))
     assert report["finished"]
