@@ -89,6 +89,15 @@ class _Verbs(click.Group):
             ctx.fail(f"No such verb: {args[0]}.{hint}")
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  (click's signature)
+        """Run the verb; a reader of our output that goes ends it as SIGPIPE ends a program."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Say nothing more, not even at exit; click would make an exit status 1 of it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
+
 
 def _keep_examples(command: click.Command) -> None:
     """Give click its mark for lines to be kept, a backspace; our raw docstrings spell it."""
@@ -158,10 +167,6 @@ def main(args: list[str] | None = None, *, job: Path | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone; say nothing more, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:  # noqa: BLE001  (sorts ours from bugs, which go on)
         return _explain(error)
     return result if isinstance(result, int) else 0

@@ -106,3 +106,15 @@ def test_a_closed_pipe_ends_quietly() -> None:
         timeout=60,
     )
     assert done.stderr == ""
+
+
+def test_a_reader_that_goes_ends_us_as_it_ends_others() -> None:
+    """The status that a shell gives a program that SIGPIPE ended."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as out:
+        done = subprocess.run(
+            [sys.executable, "-m", "app", "keys"],
+            stdout=out, stderr=subprocess.PIPE, timeout=60, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, b"")
